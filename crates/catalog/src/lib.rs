@@ -1,0 +1,1 @@
+//! The steward's memory: datasets, versions, segments, placements and jobs, in SQLite.

@@ -1,0 +1,1 @@
+//! Uploads and downloads: chunk, deduplicate, seal, encode, place, verify, retry.

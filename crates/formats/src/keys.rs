@@ -1,0 +1,254 @@
+//! Ed25519 identities (RFC 8032) and the symmetric keys of a dataset.
+//!
+//! Every signature covers a domain tag, so that a signature made for one purpose can never be shown for another.
+//! Secret keys have no `Display`, no `Debug` of their bytes and no serialisation: the key store in `cli` is the only
+//! code that writes one down, sealed.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::ids::{ChunkId, DatasetId, PublicKey, Signature};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// What a signature is for. The tag is signed with the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignatureDomain {
+    /// A dataset version.
+    Version,
+    /// A dataset's or an owner's head.
+    Head,
+    /// A provider's promise that it holds a fragment.
+    Receipt,
+    /// A reader's permission to fetch a dataset's fragments.
+    ReaderToken,
+    /// A provider's word for the bytes it answered with.
+    Statement,
+}
+
+impl SignatureDomain {
+    fn tag(self) -> &'static [u8] {
+        match self {
+            SignatureDomain::Version => b"seedbank v1 version\0",
+            SignatureDomain::Head => b"seedbank v1 head\0",
+            SignatureDomain::Receipt => b"seedbank v1 receipt\0",
+            SignatureDomain::ReaderToken => b"seedbank v1 reader token\0",
+            SignatureDomain::Statement => b"seedbank v1 statement\0",
+        }
+    }
+}
+
+/// An Ed25519 signing key: a peer's, an owner's or a dataset's reader key.
+pub struct SigningKey {
+    seed: Zeroizing<[u8; 32]>,
+    pair: Ed25519KeyPair,
+    public: PublicKey,
+}
+
+impl SigningKey {
+    /// The key whose RFC 8032 private key is `seed`.
+    #[must_use]
+    pub fn from_seed(seed: [u8; 32]) -> SigningKey {
+        let seed = Zeroizing::new(seed);
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
+            .expect("an Ed25519 seed of 32 bytes is always a key");
+        let public =
+            PublicKey(pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes"));
+        SigningKey { seed, pair, public }
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+
+    /// The seed, for the key store and for TLS.
+    #[must_use]
+    pub fn seed(&self) -> &[u8; 32] {
+        &self.seed
+    }
+
+    /// Signs `message` for one purpose.
+    #[must_use]
+    pub fn sign(&self, domain: SignatureDomain, message: &[u8]) -> Signature {
+        let tagged = [domain.tag(), message].concat();
+        Signature(self.pair.sign(&tagged).as_ref().try_into().expect("an Ed25519 signature has 64 bytes"))
+    }
+}
+
+impl Clone for SigningKey {
+    fn clone(&self) -> SigningKey {
+        SigningKey::from_seed(*self.seed)
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "SigningKey(public {})", self.public)
+    }
+}
+
+/// A signature that does not fit its key, purpose and message. Nothing that it covers may be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not fit")]
+pub struct WrongSignature;
+
+impl PublicKey {
+    /// Checks a signature made for `domain` over `message`.
+    ///
+    /// # Errors
+    /// [`WrongSignature`] when it does not fit.
+    pub fn verify(
+        &self,
+        domain: SignatureDomain,
+        message: &[u8],
+        signature: &Signature,
+    ) -> Result<(), WrongSignature> {
+        let tagged = [domain.tag(), message].concat();
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(&tagged, &signature.0).map_err(|_| WrongSignature)
+    }
+}
+
+/// Which of a dataset's keys sealed something. Revoking a reader starts the next epoch for new data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct KeyEpoch(pub u32);
+
+/// The secret that opens a dataset in one key epoch. Who holds it reads; nobody else does.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct DatasetSecret([u8; 32]);
+
+impl DatasetSecret {
+    /// Wraps 32 secret bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 32]) -> DatasetSecret {
+        DatasetSecret(bytes)
+    }
+
+    /// The bytes, for the key store and for an exported key.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The published secret of a public dataset: everyone can derive it, so one code path serves both kinds.
+    #[must_use]
+    pub fn published(dataset: &DatasetId) -> DatasetSecret {
+        DatasetSecret(blake3::derive_key("seedbank v1 published dataset secret", dataset.as_bytes()))
+    }
+
+    /// Signs reader tokens for this dataset: whoever can open it may fetch it.
+    #[must_use]
+    pub fn reader_key(&self) -> SigningKey {
+        SigningKey::from_seed(blake3::derive_key("seedbank v1 reader signing key", &self.0))
+    }
+}
+
+impl std::fmt::Debug for DatasetSecret {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("DatasetSecret(..)")
+    }
+}
+
+/// A dataset's sealing keys in one key epoch, derived from its secret.
+#[derive(Clone, ZeroizeOnDrop)]
+pub struct SealKeys {
+    #[zeroize(skip)]
+    dataset: DatasetId,
+    #[zeroize(skip)]
+    epoch: KeyEpoch,
+    chunk: [u8; 32],
+    nonce: [u8; 32],
+    part: [u8; 32],
+}
+
+impl SealKeys {
+    /// Derives the keys of `dataset` in `epoch`.
+    #[must_use]
+    pub fn new(dataset: DatasetId, epoch: KeyEpoch, secret: &DatasetSecret) -> SealKeys {
+        SealKeys {
+            dataset,
+            epoch,
+            chunk: blake3::derive_key("seedbank v1 chunk key", secret.expose()),
+            nonce: blake3::derive_key("seedbank v1 nonce key", secret.expose()),
+            part: blake3::derive_key("seedbank v1 part key", secret.expose()),
+        }
+    }
+
+    /// The dataset these keys belong to.
+    #[must_use]
+    pub fn dataset(&self) -> &DatasetId {
+        &self.dataset
+    }
+
+    /// The key epoch these keys belong to.
+    #[must_use]
+    pub fn epoch(&self) -> KeyEpoch {
+        self.epoch
+    }
+
+    /// The key that seals one chunk and nothing else.
+    pub(crate) fn chunk_key(&self, id: &ChunkId) -> [u8; 32] {
+        *blake3::keyed_hash(&self.chunk, id.as_bytes()).as_bytes()
+    }
+
+    /// The key that seals one named part (a segment's header, a head's body) and nothing else.
+    pub(crate) fn part_key(&self, name: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.part, name).as_bytes()
+    }
+
+    /// The nonce for these bytes as they will be sealed: it depends on every one of them, so that one key and nonce
+    /// never seal two payloads.
+    pub(crate) fn nonce(&self, codec: u8, payload: &[u8]) -> [u8; 12] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.nonce);
+        hasher.update(&[codec]);
+        hasher.update(payload);
+        let mut nonce = [0; 12];
+        hasher.finalize_xof().fill(&mut nonce);
+        nonce
+    }
+}
+
+impl std::fmt::Debug for SealKeys {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "SealKeys(dataset {}, epoch {})", self.dataset, self.epoch.0)
+    }
+}
+
+/// The dataset id of an owner and 32 bytes chosen at creation.
+#[must_use]
+pub fn dataset_id(owner: &PublicKey, salt: &[u8; 32]) -> DatasetId {
+    let mut hasher = blake3::Hasher::new_derive_key("seedbank v1 dataset id");
+    hasher.update(owner.as_bytes());
+    hasher.update(salt);
+    DatasetId(*hasher.finalize().as_bytes())
+}
+
+impl PublicKey {
+    pub(crate) fn write(&self, writer: &mut Writer) {
+        writer.raw(&self.0);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<PublicKey, DecodeError> {
+        Ok(PublicKey(reader.array()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DatasetSecret, SignatureDomain, SigningKey, WrongSignature};
+
+    #[test]
+    fn signature_for_one_purpose_is_refused_for_another() {
+        let key = SigningKey::from_seed([7; 32]);
+        let signature = key.sign(SignatureDomain::Receipt, b"held");
+        assert_eq!(key.public().verify(SignatureDomain::Receipt, b"held", &signature), Ok(()));
+        assert_eq!(key.public().verify(SignatureDomain::Head, b"held", &signature), Err(WrongSignature));
+        assert_eq!(key.public().verify(SignatureDomain::Receipt, b"hold", &signature), Err(WrongSignature));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let shown = format!("{:?} {:?}", DatasetSecret::new([0x41; 32]), SigningKey::from_seed([0x42; 32]));
+        assert!(!shown.contains("4141") && !shown.contains("4242") && !shown.contains("65, 65"));
+    }
+}

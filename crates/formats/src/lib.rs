@@ -1,0 +1,16 @@
+//! Ids, units, manifests and the canonical bytes of everything that is hashed, sealed, signed or stored.
+//!
+//! Everything here is a pure function of its arguments: no clock, no randomness, no files. What both ends of a wire,
+//! or this year's and next decade's program, must agree on stands here and nowhere else. Each format has a page in
+//! `docs/formats/` and golden vectors in `testdata/`.
+
+pub mod codec;
+pub mod ids;
+pub mod keys;
+pub mod receipt;
+pub mod slice;
+
+pub use codec::DecodeError;
+pub use ids::{
+    ChunkId, DatasetId, FragmentId, PublicKey, SegmentNumber, Sha256, Signature, Timestamp, VersionId,
+};

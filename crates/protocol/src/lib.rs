@@ -1,0 +1,1 @@
+//! Messages and sans-IO exchanges between client, provider and steward.

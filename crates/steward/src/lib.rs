@@ -1,0 +1,1 @@
+//! The owner's daemon: places, repairs, renews and publishes.

@@ -1,0 +1,1 @@
+//! Decides placement, audit verdicts, repairs and tiers.

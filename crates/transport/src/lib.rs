@@ -1,0 +1,1 @@
+//! Drives protocol exchanges over real connections.
