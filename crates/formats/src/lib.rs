@@ -4,6 +4,7 @@
 //! or this year's and next decade's program, must agree on stands here and nowhere else. Each format has a page in
 //! `docs/formats/` and golden vectors in `testdata/`.
 
+pub mod chunking;
 pub mod codec;
 pub mod ids;
 pub mod keys;
