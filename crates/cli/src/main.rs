@@ -1,1 +1,3 @@
 //! The command line of Seedbank.
+
+fn main() {}
