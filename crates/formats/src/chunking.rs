@@ -66,11 +66,16 @@ pub fn chunk_id(chunk: &[u8]) -> ChunkId {
     ChunkId(*blake3::keyed_hash(&CHUNK_KEY, chunk).as_bytes())
 }
 
-/// Xet's hash of a whole file, fed with its chunks in order. Memory is logarithmic only in the tests' oracle sense:
-/// the tree's cuts depend on hashes alone, so each level keeps at most one open group.
+/// Xet's hash of a whole file, fed with its chunks in order.
+///
+/// The reference merges a list of nodes into a shorter one until a single node is left. Where a group of nodes ends
+/// depends on that group's hashes alone, so here every level merges as its nodes arrive and keeps at most one open
+/// group: memory is logarithmic in the file's length, eight nodes for each of at most log3(chunks) levels.
 #[derive(Debug, Default)]
 pub struct FileHasher {
     levels: Vec<Level>,
+    /// The text of the group being merged, kept for its memory.
+    text: String,
 }
 
 /// One level of the aggregation: the group that is still open, and whether it ever closed one.
@@ -99,9 +104,9 @@ impl FileHasher {
         let here = &mut self.levels[level];
         here.open.push(node);
         // The reference reads a hash as four little-endian words and takes the last one modulo 4.
-        let natural = node.0.0[24] % 4 == 0;
+        let natural = node.0.0[24].is_multiple_of(4);
         if here.open.len() == GROUP_MAX || (here.open.len() >= GROUP_MIN && natural) {
-            let merged = merge(&here.open);
+            let merged = merge(&here.open, &mut self.text);
             here.open.clear();
             self.close(level, merged);
         }
@@ -131,7 +136,7 @@ impl FileHasher {
                 return salted(here.open[0].0);
             }
             if !here.open.is_empty() {
-                let merged = merge(&here.open);
+                let merged = merge(&here.open, &mut self.text);
                 here.open.clear();
                 self.close(level, merged);
             }
@@ -148,11 +153,11 @@ fn salted(root: ChunkId) -> [u8; 32] {
     *blake3::keyed_hash(&[0; 32], root.as_bytes()).as_bytes()
 }
 
-fn merge(group: &[(ChunkId, u64)]) -> (ChunkId, u64) {
-    let mut text = String::with_capacity(group.len() * 88);
+fn merge(group: &[(ChunkId, u64)], text: &mut String) -> (ChunkId, u64) {
+    text.clear();
     let mut total = 0;
     for (id, len) in group {
-        text.push_str(&xet_hex(&id.0));
+        push_xet_hex(text, &id.0);
         text.push_str(" : ");
         text.push_str(&len.to_string());
         text.push('\n');
@@ -164,11 +169,17 @@ fn merge(group: &[(ChunkId, u64)]) -> (ChunkId, u64) {
 /// A hash as Xet writes it: four little-endian 64-bit words, each as 16 hex digits.
 #[must_use]
 pub fn xet_hex(hash: &[u8; 32]) -> String {
-    let words = hash.chunks_exact(8).map(|word| {
-        let word = u64::from_le_bytes(word.try_into().expect("chunks_exact gives eight bytes"));
-        format!("{word:016x}")
-    });
-    words.collect()
+    let mut text = String::with_capacity(64);
+    push_xet_hex(&mut text, hash);
+    text
+}
+
+fn push_xet_hex(text: &mut String, hash: &[u8; 32]) {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    for byte in hash.chunks_exact(8).flat_map(|word| word.iter().rev()) {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
 }
 
 #[cfg(test)]

@@ -165,12 +165,18 @@ impl SealKeys {
     /// Derives the keys of `dataset` in `epoch`.
     #[must_use]
     pub fn new(dataset: DatasetId, epoch: KeyEpoch, secret: &DatasetSecret) -> SealKeys {
+        // Dataset and epoch stand in the associated data as well. They are here so that one secret used twice (a
+        // published one is, in every epoch) can't bring one key and nonce together with two of those.
+        let mut material = Zeroizing::new([0; 32 + 32 + 4]);
+        material[..32].copy_from_slice(secret.expose());
+        material[32..64].copy_from_slice(dataset.as_bytes());
+        material[64..].copy_from_slice(&epoch.0.to_le_bytes());
         SealKeys {
             dataset,
             epoch,
-            chunk: blake3::derive_key("seedbank v1 chunk key", secret.expose()),
-            nonce: blake3::derive_key("seedbank v1 nonce key", secret.expose()),
-            part: blake3::derive_key("seedbank v1 part key", secret.expose()),
+            chunk: blake3::derive_key("seedbank v1 chunk key", material.as_slice()),
+            nonce: blake3::derive_key("seedbank v1 nonce key", material.as_slice()),
+            part: blake3::derive_key("seedbank v1 part key", material.as_slice()),
         }
     }
 
@@ -200,8 +206,9 @@ impl SealKeys {
     /// never seal two payloads.
     pub(crate) fn nonce(&self, codec: u8, payload: &[u8]) -> [u8; 12] {
         let mut hasher = blake3::Hasher::new_keyed(&self.nonce);
-        hasher.update(&[codec]);
+        // The codec comes last: a byte in front would shift the payload off BLAKE3's blocks and cost a third.
         hasher.update(payload);
+        hasher.update(&[codec]);
         let mut nonce = [0; 12];
         hasher.finalize_xof().fill(&mut nonce);
         nonce

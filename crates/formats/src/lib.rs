@@ -9,6 +9,8 @@ pub mod codec;
 pub mod ids;
 pub mod keys;
 pub mod receipt;
+pub mod seal;
+pub mod segment;
 pub mod slice;
 
 pub use codec::DecodeError;
