@@ -206,7 +206,8 @@ impl SealKeys {
     /// never seal two payloads.
     pub(crate) fn nonce(&self, codec: u8, payload: &[u8]) -> [u8; 12] {
         let mut hasher = blake3::Hasher::new_keyed(&self.nonce);
-        // The codec comes last: a byte in front would shift the payload off BLAKE3's blocks and cost a third.
+        // The codec comes last: a byte in front would shift the payload off BLAKE3's blocks, which takes a third
+        // longer.
         hasher.update(payload);
         hasher.update(&[codec]);
         let mut nonce = [0; 12];

@@ -261,6 +261,27 @@ mod tests {
     }
 
     #[test]
+    fn committed_vectors_are_what_signing_gives() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let token =
+            ReaderToken { reader: key().public(), bearer: key().public(), until: Timestamp(1_900_000_000) };
+        let (provider, fragment, time) = (key().public(), FragmentId([3; 32]), Timestamp(7));
+        let statement =
+            |answer| Statement { provider, fragment, start: 10, end: 20, answer, time }.sign(&key());
+        let signed = [
+            ("receipt", receipt().sign(&key())),
+            ("reader-token", token.sign(&key())),
+            ("statement-slice", statement(Answer::Slice([5; 32]))),
+            ("statement-rotten", statement(Answer::Rotten)),
+            ("statement-absent", statement(Answer::Absent)),
+        ]
+        .map(|(name, bytes)| format!("{name} {}", hex(&bytes)));
+        let vectors = include_str!("../../../testdata/receipt-vectors.txt");
+        let committed: Vec<&str> = vectors.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(signed[..], committed[..]);
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_token_is_refused() {
         let token =
             ReaderToken { reader: key().public(), bearer: key().public(), until: Timestamp(1_900_000_000) };

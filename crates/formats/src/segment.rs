@@ -421,6 +421,31 @@ mod tests {
         }
     }
 
+    fn committed() -> &'static [u8] {
+        include_bytes!("../../../testdata/segment-vector.bin")
+    }
+
+    #[test]
+    fn committed_segment_is_what_building_gives() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&built().bytes), hex(committed()));
+    }
+
+    #[test]
+    fn committed_segment_opens() {
+        let bytes = committed();
+        let header = SegmentHeader::open(&keys(), &bytes[..SegmentHeader::LEN]).unwrap();
+        assert_eq!((header.number, header.sealed_len), (NUMBER, small(bytes.len())));
+        let footer_at = usize::try_from(header.sealed_len - header.footer_len).unwrap();
+        let footer = Footer::open(&keys(), NUMBER, header.sealed_len, &bytes[footer_at..]).unwrap();
+        assert_eq!(footer.items.len(), plains().len());
+        for (item, (_, _, plain)) in footer.items.iter().zip(plains()) {
+            let start = usize::try_from(item.offset).unwrap();
+            let sealed = &bytes[start..start + usize::try_from(item.sealed_len).unwrap()];
+            assert_eq!(open(&keys(), item, sealed).unwrap(), plain);
+        }
+    }
+
     #[test]
     fn header_says_what_the_map_says() {
         let segment = built();
