@@ -1,0 +1,995 @@
+//! Writes a pulled tree to disk, and never outside its destination.
+//!
+//! What arrives is somebody else's tree, and what lies in the destination may be anybody's. So every path is walked
+//! from the open destination folder, one component at a time, and no symlink on the way is followed. Content goes to a
+//! *part file* beside its target, which is renamed when its writer has checked it: under a file's name stands the whole
+//! file or nothing new. An interrupted pull leaves part files; the next one verifies and continues them.
+//!
+//! Nothing that is there already is lost by accident: a target with other content is replaced only by
+//! [`Overwrite::Yes`], and a folder with something in it never.
+//!
+//! This module doesn't know chunks: whether the bytes of a part file are right is its writer's to say.
+
+mod part_file;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::digest;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use seedbank_formats::Sha256;
+use seedbank_formats::path::{TargetError, TreePath, fold_case};
+use seedbank_formats::tree::Entry;
+
+pub use part_file::PartFile;
+
+use self::part_file::{part_len, part_name};
+use crate::scan::is_part_name;
+
+/// Bytes per read when content is compared: large enough for a disk's full speed, small beside everything else.
+const COMPARE_BUFFER_BYTES: usize = 1 << 20;
+
+const FOLDER_FLAGS: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What to do with a target that has other content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overwrite {
+    /// It is an error that names it.
+    #[default]
+    No,
+    /// It is replaced.
+    Yes,
+}
+
+/// What a finished file has been through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// It is in the system's cache. A power cut may lose it, and then the pull can be run again.
+    #[default]
+    Cached,
+    /// It and its name are on the disk.
+    Synced,
+}
+
+/// Whether the destination's disk takes `A` and `a` for one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaseSensitivity {
+    /// They are two.
+    Sensitive,
+    /// They are one.
+    Insensitive,
+}
+
+/// How to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RestoreOptions {
+    /// What to do with a target that has other content.
+    pub overwrite: Overwrite,
+    /// What a finished file has been through.
+    pub durability: Durability,
+}
+
+/// What stands at an entry's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// The entry, byte for byte: nothing to do.
+    Complete,
+    /// The file's content under the other mode: [`Destination::set_executable`] makes it complete.
+    OtherMode,
+    /// Nothing under its name, but an interrupted pull left this much. It must be verified before it is used.
+    Partial {
+        /// Bytes in the part file.
+        len: u64,
+    },
+    /// Nothing.
+    Missing,
+    /// Something else. A part file may lie beside it.
+    Different,
+}
+
+/// Why an entry can't be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Choose another destination, or move what is in the way.
+    #[error("{} is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// Remove the link if it is meant to be a folder: following it would write somewhere else.
+    #[error("{} is a symlink where the dataset has a folder", .0.display())]
+    SymlinkInTheWay(PathBuf),
+    /// Move the folder: it is never removed with what is in it.
+    #[error("{} is a folder that is not empty", .0.display())]
+    FolderInTheWay(PathBuf),
+    /// Ask to overwrite, or choose another destination.
+    #[error("{} exists and has other content", .0.display())]
+    AlreadyThere(PathBuf),
+    /// Pull to a case-sensitive disk, or leave one out.
+    #[error("{first} and {second} differ only in case, and the destination's disk takes them for one")]
+    CaseCollision {
+        /// The path that came first.
+        first: String,
+        /// The one that would overwrite it.
+        second: String,
+    },
+    /// Leave the path out: the name is kept for unfinished files.
+    #[error("the dataset has a file {0:?}, a name that is used for unfinished files")]
+    ReservedName(String),
+    /// Don't trust the dataset: no honest tree has such a link.
+    #[error("the dataset has a symlink {path:?} to {target:?}, which is not made")]
+    SymlinkTarget {
+        /// The link.
+        path: String,
+        /// Where it points.
+        target: String,
+        /// What is wrong with that.
+        #[source]
+        source: TargetError,
+    },
+    /// Wait for the other pull into the same destination.
+    #[error("{} is being written by another pull", .0.display())]
+    Busy(PathBuf),
+    /// Free some space and run the pull again: it goes on where it stopped.
+    #[error("the disk is full: {}", .0.display())]
+    DiskFull(PathBuf),
+    /// Get permission, or choose another destination.
+    #[error("permission denied: {}", .0.display())]
+    PermissionDenied(PathBuf),
+    /// Choose a shorter destination, or a disk that takes the name.
+    #[error("the destination's disk can't hold a name this long: {}", .0.display())]
+    NameTooLong(PathBuf),
+    /// Nothing that a change to the command would help.
+    #[error("can't write {}", .path.display())]
+    Io {
+        /// Where it happened.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RestoreError {
+    fn io(path: &Path, source: impl Into<io::Error>) -> RestoreError {
+        let source = source.into();
+        let path = path.to_owned();
+        match Errno::from_io_error(&source) {
+            Some(Errno::NOSPC | Errno::DQUOT) => RestoreError::DiskFull(path),
+            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => RestoreError::PermissionDenied(path),
+            Some(Errno::NAMETOOLONG) => RestoreError::NameTooLong(path),
+            Some(Errno::NOTDIR) => RestoreError::NotAFolder(path),
+            Some(Errno::ISDIR | Errno::NOTEMPTY) => RestoreError::FolderInTheWay(path),
+            _ => RestoreError::Io { path, source },
+        }
+    }
+}
+
+/// The folder that a tree is written to.
+#[derive(Debug)]
+pub struct Destination {
+    folder: OwnedFd,
+    disk_path: PathBuf,
+    options: RestoreOptions,
+    /// On a case-insensitive disk: each path and each folder above one, under its folded name.
+    names: Option<Mutex<HashMap<String, String>>>,
+    /// Symlinks to make in the end.
+    links: Mutex<Vec<(TreePath, String)>>,
+}
+
+/// An entry's place: its folder, open, and its name in there.
+struct Place<'a> {
+    folder: OwnedFd,
+    name: &'a str,
+    disk_path: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MissingFolders {
+    Make,
+    Leave,
+}
+
+impl Destination {
+    /// Opens `path` as a destination and makes it if it is missing. The path itself is the user's and may lead through
+    /// symlinks.
+    ///
+    /// # Errors
+    /// [`RestoreError::NotAFolder`], [`RestoreError::PermissionDenied`], or what the disk says.
+    pub fn open(path: &Path, options: RestoreOptions) -> Result<Destination, RestoreError> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AlreadyExists => RestoreError::NotAFolder(path.to_owned()),
+            _ => RestoreError::io(path, error),
+        };
+        std::fs::create_dir_all(path).map_err(failed)?;
+        let disk_path = std::fs::canonicalize(path).map_err(failed)?;
+        let folder = rustix::fs::open(&disk_path, FOLDER_FLAGS, Mode::empty())
+            .map_err(|error| RestoreError::io(path, error))?;
+        let case = probe_case(&folder).map_err(|error| RestoreError::io(path, error))?;
+        Ok(Destination::with_case(folder, disk_path, options, case))
+    }
+
+    fn with_case(
+        folder: OwnedFd,
+        disk_path: PathBuf,
+        options: RestoreOptions,
+        case: CaseSensitivity,
+    ) -> Destination {
+        let names = match case {
+            CaseSensitivity::Sensitive => None,
+            CaseSensitivity::Insensitive => Some(Mutex::default()),
+        };
+        Destination { folder, disk_path, options, names, links: Mutex::default() }
+    }
+
+    /// Whether the destination's disk takes `A` and `a` for one name.
+    #[must_use]
+    pub fn case(&self) -> CaseSensitivity {
+        match self.names {
+            Some(_) => CaseSensitivity::Insensitive,
+            None => CaseSensitivity::Sensitive,
+        }
+    }
+
+    /// Checks that the destination can hold a path beside all others admitted before. Every other operation does so
+    /// too; a caller that asks for the whole tree first learns of a collision before a byte is fetched.
+    ///
+    /// # Errors
+    /// [`RestoreError::CaseCollision`] or [`RestoreError::ReservedName`].
+    pub fn admit(&self, path: &TreePath) -> Result<(), RestoreError> {
+        let text = path.as_str();
+        if text.split('/').any(is_part_name) {
+            return Err(RestoreError::ReservedName(text.to_owned()));
+        }
+        let Some(names) = &self.names else {
+            return Ok(());
+        };
+        let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = text.match_indices('/').map(|(end, _)| end).chain([text.len()]);
+        for end in ends {
+            let name = &text[..end];
+            let first = names.entry(fold_case(name)).or_insert_with(|| name.to_owned());
+            if first != name {
+                let collision = RestoreError::CaseCollision { first: first.clone(), second: text.to_owned() };
+                return Err(collision);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what stands at an entry's place. A file of the right size is read and hashed.
+    ///
+    /// # Errors
+    /// As the operations that write: a symlink where a folder should be, a name that can't be held, or what the disk
+    /// says.
+    pub fn existing(&self, path: &TreePath, entry: &Entry) -> Result<Existing, RestoreError> {
+        self.admit(path)?;
+        let place = match self.place(path, MissingFolders::Leave) {
+            Ok(Some(place)) => place,
+            Ok(None) => return Ok(Existing::Missing),
+            Err(RestoreError::NotAFolder(_)) => return Ok(Existing::Different),
+            Err(error) => return Err(error),
+        };
+        let Some(file_type) = place.file_type()? else {
+            let is_file = matches!(entry, Entry::File { .. });
+            let part = if is_file { part_len(&place)? } else { None };
+            return Ok(part.map_or(Existing::Missing, |len| Existing::Partial { len }));
+        };
+        match (entry, file_type) {
+            (Entry::File { executable, size, sha256, .. }, FileType::RegularFile) => {
+                place.compare(*executable, *size, sha256)
+            }
+            (Entry::Folder, FileType::Directory) => Ok(Existing::Complete),
+            (Entry::Symlink { target }, FileType::Symlink) => {
+                let found = rustix::fs::readlinkat(&place.folder, place.name, Vec::new());
+                let found = found.map_err(|error| place.error(error))?;
+                let same = found.to_bytes() == target.as_bytes();
+                Ok(if same { Existing::Complete } else { Existing::Different })
+            }
+            _ => Ok(Existing::Different),
+        }
+    }
+
+    /// Makes a folder, and those above it.
+    ///
+    /// # Errors
+    /// [`RestoreError::AlreadyThere`] if something else has its name, unless that may be overwritten.
+    pub fn make_folder(&self, path: &TreePath) -> Result<(), RestoreError> {
+        self.admit(path)?;
+        let place = self.place_or_make(path)?;
+        loop {
+            match rustix::fs::mkdirat(&place.folder, place.name, Mode::from_raw_mode(0o777)) {
+                Ok(()) => return self.options.sync(&place.folder, &place.disk_path),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(place.error(error)),
+            }
+            match (place.file_type()?, self.options.overwrite) {
+                (Some(FileType::Directory), _) => return Ok(()),
+                (Some(_), Overwrite::No) => return Err(RestoreError::AlreadyThere(place.disk_path)),
+                (Some(_), Overwrite::Yes) => place.unlink(place.name)?,
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Notes a symlink, which [`Destination::finish`] makes: as long as files are written there are no links of ours
+    /// that anything could go through.
+    ///
+    /// # Errors
+    /// [`RestoreError::SymlinkTarget`], or a name that can't be held.
+    pub fn symlink(&self, path: &TreePath, target: &str) -> Result<(), RestoreError> {
+        self.admit(path)?;
+        if let Err(source) = path.check_symlink_target(target) {
+            let (path, target) = (path.as_str().to_owned(), target.to_owned());
+            return Err(RestoreError::SymlinkTarget { path, target, source });
+        }
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.push((path.clone(), target.to_owned()));
+        Ok(())
+    }
+
+    /// Makes the noted symlinks. Call it when all files are written.
+    ///
+    /// # Errors
+    /// [`RestoreError::AlreadyThere`] if something else has a link's name, unless that may be overwritten.
+    pub fn finish(self) -> Result<(), RestoreError> {
+        let links = std::mem::take(&mut *self.links.lock().unwrap_or_else(PoisonError::into_inner));
+        links.iter().try_for_each(|(path, target)| self.make_symlink(path, target))
+    }
+
+    fn make_symlink(&self, path: &TreePath, target: &str) -> Result<(), RestoreError> {
+        let place = self.place_or_make(path)?;
+        if place.file_type()? == Some(FileType::Symlink) {
+            let found = rustix::fs::readlinkat(&place.folder, place.name, Vec::new());
+            if found.is_ok_and(|found| found.to_bytes() == target.as_bytes()) {
+                return Ok(());
+            }
+        }
+        let part = part_name(place.name);
+        // A link that an interrupted pull left under this name may point elsewhere.
+        place.unlink(&part)?;
+        rustix::fs::symlinkat(target, &place.folder, part.as_str()).map_err(|error| place.error(error))?;
+        let renamed = self.options.rename(&place.folder, &part, place.name, &place.disk_path);
+        if renamed.is_err() {
+            place.unlink(&part)?;
+        }
+        renamed
+    }
+
+    /// Sets a finished file's executable bit.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn set_executable(&self, path: &TreePath, executable: bool) -> Result<(), RestoreError> {
+        self.admit(path)?;
+        let place = self.place_or_make(path)?;
+        let file = place.open_regular()?;
+        let metadata = file.metadata().map_err(|error| place.error(error))?;
+        if !metadata.is_file() || metadata.nlink() != 1 {
+            return Err(RestoreError::AlreadyThere(place.disk_path));
+        }
+        set_executable(&file, executable).map_err(|error| place.error(error))
+    }
+
+    /// Opens the part file of a file, as an interrupted pull left it or empty, and locks it.
+    ///
+    /// # Errors
+    /// [`RestoreError::AlreadyThere`] if the file exists and may not be overwritten: ask [`Destination::existing`]
+    /// first. [`RestoreError::Busy`] if another pull writes it.
+    pub fn part_file(&self, path: &TreePath) -> Result<PartFile, RestoreError> {
+        self.admit(path)?;
+        let place = self.place_or_make(path)?;
+        if self.options.overwrite == Overwrite::No && place.file_type()?.is_some() {
+            return Err(RestoreError::AlreadyThere(place.disk_path));
+        }
+        PartFile::open(self.options, place)
+    }
+
+    fn place_or_make<'p>(&self, path: &'p TreePath) -> Result<Place<'p>, RestoreError> {
+        Ok(self.place(path, MissingFolders::Make)?.expect("missing folders were made"))
+    }
+
+    /// Walks to the folder of a path without following a symlink. `None`: a folder is missing and was to be left so.
+    fn place<'p>(
+        &self,
+        path: &'p TreePath,
+        missing: MissingFolders,
+    ) -> Result<Option<Place<'p>>, RestoreError> {
+        let text = path.as_str();
+        let disk_path = self.disk_path.join(text);
+        let mut folder = self.folder.try_clone().map_err(|error| RestoreError::io(&disk_path, error))?;
+        let (above, name) = match text.rsplit_once('/') {
+            Some((above, name)) => (Some(above), name),
+            None => (None, text),
+        };
+        let mut walked = self.disk_path.clone();
+        for component in above.into_iter().flat_map(|above| above.split('/')) {
+            walked.push(component);
+            let opened = rustix::fs::openat(&folder, component, FOLDER_FLAGS, Mode::empty());
+            folder = match (opened, missing) {
+                (Ok(inner), _) => inner,
+                (Err(Errno::NOENT), MissingFolders::Leave) => return Ok(None),
+                (Err(Errno::NOENT), MissingFolders::Make) => self.enter_new(&folder, component, &walked)?,
+                (Err(error), missing) => {
+                    let problem = not_entered(&folder, component, &walked, error);
+                    let may_replace =
+                        missing == MissingFolders::Make && self.options.overwrite == Overwrite::Yes;
+                    if !may_replace || !matches!(problem, RestoreError::NotAFolder(_)) {
+                        return Err(problem);
+                    }
+                    rustix::fs::unlinkat(&folder, component, AtFlags::empty())
+                        .map_err(|error| RestoreError::io(&walked, error))?;
+                    self.enter_new(&folder, component, &walked)?
+                }
+            };
+        }
+        Ok(Some(Place { folder, name, disk_path }))
+    }
+
+    /// Makes and opens a folder, which another thread may do at the same moment.
+    fn enter_new(&self, above: &OwnedFd, name: &str, walked: &Path) -> Result<OwnedFd, RestoreError> {
+        match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) => self.options.sync(above, walked)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(RestoreError::io(walked, error)),
+        }
+        rustix::fs::openat(above, name, FOLDER_FLAGS, Mode::empty())
+            .map_err(|error| not_entered(above, name, walked, error))
+    }
+}
+
+impl RestoreOptions {
+    /// Gives a finished part its name, over what is there only if that may be overwritten.
+    fn rename(&self, folder: &OwnedFd, part: &str, name: &str, disk_path: &Path) -> Result<(), RestoreError> {
+        let renamed = match self.overwrite {
+            Overwrite::No => rename_new(folder, part, name),
+            Overwrite::Yes => rename_over(folder, part, name),
+        };
+        renamed.map_err(|error| match error {
+            Errno::EXIST => RestoreError::AlreadyThere(disk_path.to_owned()),
+            error => RestoreError::io(disk_path, error),
+        })?;
+        self.sync(folder, disk_path)
+    }
+
+    /// Syncs a folder after a change to its names, if asked for.
+    fn sync(&self, folder: &OwnedFd, disk_path: &Path) -> Result<(), RestoreError> {
+        match self.durability {
+            Durability::Cached => Ok(()),
+            Durability::Synced => {
+                rustix::fs::fsync(folder).map_err(|error| RestoreError::io(disk_path, error))
+            }
+        }
+    }
+}
+
+/// Why a component of a path could not be opened as a folder.
+fn not_entered(above: &OwnedFd, name: &str, walked: &Path, error: Errno) -> RestoreError {
+    let found = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW);
+    match found.map(|found| FileType::from_raw_mode(found.st_mode)) {
+        Ok(FileType::Symlink) => RestoreError::SymlinkInTheWay(walked.to_owned()),
+        _ => RestoreError::io(walked, error),
+    }
+}
+
+fn rename_new(folder: &OwnedFd, part: &str, name: &str) -> rustix::io::Result<()> {
+    match rustix::fs::renameat_with(folder, part, folder, name, RenameFlags::NOREPLACE) {
+        // Some network disks can't; then we look first.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => rustix::fs::renameat(folder, part, folder, name),
+                Err(error) => Err(error),
+            }
+        }
+        result => result,
+    }
+}
+
+/// Renames over a file, a symlink or an empty folder.
+fn rename_over(folder: &OwnedFd, part: &str, name: &str) -> rustix::io::Result<()> {
+    match rustix::fs::renameat(folder, part, folder, name) {
+        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
+            match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
+                Err(Errno::EXIST) => Err(Errno::NOTEMPTY),
+                result => result,
+            }?;
+            rustix::fs::renameat(folder, part, folder, name)
+        }
+        result => result,
+    }
+}
+
+/// Asks the disk itself, with a name that nobody else uses.
+fn probe_case(folder: &OwnedFd) -> rustix::io::Result<CaseSensitivity> {
+    static PROBES: AtomicU64 = AtomicU64::new(0);
+    let tag = (rustix::process::getpid().as_raw_nonzero(), PROBES.fetch_add(1, Ordering::Relaxed));
+    let name = format!(".Seedbank-Probe-{}-{}", tag.0, tag.1);
+    let other = format!(".sEEDBANK-pROBE-{}-{}", tag.0, tag.1);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name.as_str(), flags, Mode::RUSR | Mode::WUSR)?;
+    let found = rustix::fs::statat(folder, other.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+    rustix::fs::unlinkat(folder, name.as_str(), AtFlags::empty())?;
+    match found {
+        Ok(_) => Ok(CaseSensitivity::Insensitive),
+        Err(Errno::NOENT) => Ok(CaseSensitivity::Sensitive),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes or gives the executable bit wherever the umask let the file be read. The file was made with 0644 minus the
+/// umask, which we can't ask for without changing it for other threads.
+fn set_executable(file: &File, executable: bool) -> io::Result<()> {
+    let mode = file.metadata()?.mode() & 0o777;
+    let wanted = if executable { mode | ((mode & 0o444) >> 2) } else { mode & !0o111 };
+    if wanted == mode { Ok(()) } else { file.set_permissions(std::fs::Permissions::from_mode(wanted)) }
+}
+
+impl Place<'_> {
+    fn error(&self, error: impl Into<io::Error>) -> RestoreError {
+        RestoreError::io(&self.disk_path, error)
+    }
+
+    /// What has the entry's name.
+    fn file_type(&self) -> Result<Option<FileType>, RestoreError> {
+        match rustix::fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    fn open_regular(&self) -> Result<File, RestoreError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, self.name, flags, Mode::empty());
+        file.map(File::from).map_err(|error| self.error(error))
+    }
+
+    fn compare(&self, executable: bool, size: u64, sha256: &Sha256) -> Result<Existing, RestoreError> {
+        let mut file = self.open_regular()?;
+        let metadata = file.metadata().map_err(|error| self.error(error))?;
+        if !metadata.is_file() || metadata.len() != size {
+            return Ok(Existing::Different);
+        }
+        let found = hash(&mut file).map_err(|error| self.error(error))?;
+        Ok(if found != *sha256 {
+            Existing::Different
+        } else if (metadata.mode() & 0o100 != 0) == executable {
+            Existing::Complete
+        } else if metadata.nlink() != 1 {
+            // Its mode is also that of a name which may lie outside.
+            Existing::Different
+        } else {
+            Existing::OtherMode
+        })
+    }
+
+    /// Removes a name that is no folder; a missing one is fine.
+    fn unlink(&self, name: &str) -> Result<(), RestoreError> {
+        match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+}
+
+fn hash(file: &mut File) -> io::Result<Sha256> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; COMPARE_BUFFER_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => context.update(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let hash = context.finish();
+    Ok(Sha256(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    use aws_lc_rs::digest;
+    use rustix::fs::{FileType, Mode};
+    use seedbank_formats::Sha256;
+    use seedbank_formats::path::TreePath;
+    use seedbank_formats::tree::{Content, Entry};
+    use tempfile::TempDir;
+
+    use super::{
+        CaseSensitivity, Destination, Durability, Existing, FOLDER_FLAGS, Overwrite, RestoreError,
+        RestoreOptions, part_name,
+    };
+
+    const OVERWRITE: RestoreOptions =
+        RestoreOptions { overwrite: Overwrite::Yes, durability: Durability::Cached };
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text).unwrap()
+    }
+
+    fn file_entry(content: &[u8], executable: bool) -> Entry {
+        Entry::File {
+            executable,
+            size: u64::try_from(content.len()).unwrap(),
+            sha256: Sha256(digest::digest(&digest::SHA256, content).as_ref().try_into().unwrap()),
+            content: Content::Chunks(Vec::new()),
+        }
+    }
+
+    /// A folder that holds a destination `dest` and something that must not be touched.
+    fn sandbox() -> TempDir {
+        let sandbox = tempfile::tempdir().unwrap();
+        fs::create_dir(sandbox.path().join("outside")).unwrap();
+        fs::write(sandbox.path().join("outside/victim"), "untouched").unwrap();
+        sandbox
+    }
+
+    fn open(sandbox: &TempDir, options: RestoreOptions) -> Destination {
+        Destination::open(&sandbox.path().join("dest"), options).unwrap()
+    }
+
+    fn open_insensitive(sandbox: &TempDir) -> Destination {
+        let disk_path = sandbox.path().join("dest");
+        fs::create_dir_all(&disk_path).unwrap();
+        let folder = rustix::fs::open(&disk_path, FOLDER_FLAGS, Mode::empty()).unwrap();
+        Destination::with_case(folder, disk_path, RestoreOptions::default(), CaseSensitivity::Insensitive)
+    }
+
+    fn write(destination: &Destination, name: &str, content: &[u8]) -> Result<(), RestoreError> {
+        let mut part = destination.part_file(&path(name))?;
+        part.truncate_to(0)?;
+        part.append(content)?;
+        part.finish(false)
+    }
+
+    /// Everything in a folder: paths, and contents or targets.
+    fn listing(root: &Path) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let entry = entry.unwrap();
+                let name = entry.path().strip_prefix(root).unwrap().display().to_string();
+                let file_type = entry.file_type().unwrap();
+                if file_type.is_dir() {
+                    lines.push(format!("{name}/"));
+                    folders.push(entry.path());
+                } else if file_type.is_symlink() {
+                    lines.push(format!("{name} -> {}", fs::read_link(entry.path()).unwrap().display()));
+                } else if file_type.is_file() {
+                    lines.push(format!("{name}={}", fs::read_to_string(entry.path()).unwrap()));
+                } else {
+                    lines.push(format!("{name}?"));
+                }
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    fn in_dest(sandbox: &TempDir) -> Vec<String> {
+        assert_eq!(listing(&sandbox.path().join("outside")), ["victim=untouched"]);
+        listing(&sandbox.path().join("dest"))
+    }
+
+    #[test]
+    fn tree_is_written_with_folders_modes_and_links() {
+        for durability in [Durability::Cached, Durability::Synced] {
+            let sandbox = sandbox();
+            let destination = open(&sandbox, RestoreOptions { overwrite: Overwrite::No, durability });
+            destination.symlink(&path("x/link"), "deep/er/file").unwrap();
+            destination.make_folder(&path("x/empty")).unwrap();
+            write(&destination, "x/deep/er/file", b"content").unwrap();
+            let mut tool = destination.part_file(&path("tool")).unwrap();
+            tool.append(b"#!").unwrap();
+            assert!(in_dest(&sandbox).contains(&".tool.seedbank-part=#!".to_owned()));
+            tool.finish(true).unwrap();
+            destination.finish().unwrap();
+            let expected = [
+                "tool=#!",
+                "x/",
+                "x/deep/",
+                "x/deep/er/",
+                "x/deep/er/file=content",
+                "x/empty/",
+                "x/link -> deep/er/file",
+            ];
+            assert_eq!(in_dest(&sandbox), expected);
+            let mode = |name: &str| fs::metadata(sandbox.path().join("dest").join(name)).unwrap().mode();
+            assert_eq!(mode("tool") & 0o100, 0o100);
+            assert_eq!(mode("x/deep/er/file") & 0o133, 0, "not executable, and written by its owner only");
+        }
+    }
+
+    #[test]
+    fn second_run_finds_everything_complete() {
+        let sandbox = sandbox();
+        let entries = [
+            ("file", file_entry(b"content", false)),
+            ("folder", Entry::Folder),
+            ("link", Entry::Symlink { target: "file".to_owned() }),
+        ];
+        let destination = open(&sandbox, RestoreOptions::default());
+        for (name, entry) in &entries {
+            assert_eq!(destination.existing(&path(name), entry).unwrap(), Existing::Missing);
+        }
+        write(&destination, "file", b"content").unwrap();
+        destination.make_folder(&path("folder")).unwrap();
+        destination.symlink(&path("link"), "file").unwrap();
+        destination.finish().unwrap();
+        let destination = open(&sandbox, RestoreOptions::default());
+        for (name, entry) in &entries {
+            assert_eq!(destination.existing(&path(name), entry).unwrap(), Existing::Complete);
+        }
+        destination.make_folder(&path("folder")).unwrap();
+        destination.symlink(&path("link"), "file").unwrap();
+        destination.finish().unwrap();
+    }
+
+    #[test]
+    fn what_exists_is_told_apart() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        write(&destination, "file", b"content").unwrap();
+        destination.make_folder(&path("folder")).unwrap();
+        let existing = |name: &str, entry: &Entry| destination.existing(&path(name), entry).unwrap();
+        assert_eq!(existing("file", &file_entry(b"content", true)), Existing::OtherMode);
+        assert_eq!(existing("file", &file_entry(b"CONTENT", false)), Existing::Different);
+        assert_eq!(existing("file", &file_entry(b"longer content", false)), Existing::Different);
+        assert_eq!(existing("file", &Entry::Folder), Existing::Different);
+        assert_eq!(existing("file", &Entry::Symlink { target: "x".to_owned() }), Existing::Different);
+        assert_eq!(existing("folder", &file_entry(b"", false)), Existing::Different);
+        assert_eq!(existing("file/inside", &file_entry(b"", false)), Existing::Different);
+        assert_eq!(existing("none/inside", &file_entry(b"", false)), Existing::Missing);
+        destination.set_executable(&path("file"), true).unwrap();
+        assert_eq!(existing("file", &file_entry(b"content", true)), Existing::Complete);
+        destination.set_executable(&path("file"), false).unwrap();
+        assert_eq!(existing("file", &file_entry(b"content", false)), Existing::Complete);
+        let victim = sandbox.path().join("outside/victim");
+        fs::hard_link(victim, sandbox.path().join("dest/linked")).unwrap();
+        assert_eq!(existing("linked", &file_entry(b"untouched", false)), Existing::Complete);
+        assert_eq!(existing("linked", &file_entry(b"untouched", true)), Existing::Different);
+        assert!(destination.set_executable(&path("linked"), true).is_err());
+    }
+
+    #[test]
+    fn interrupted_file_goes_on_after_its_verified_part() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        let mut part = destination.part_file(&path("a/file")).unwrap();
+        part.append(b"good").unwrap();
+        part.append(b"torn").unwrap();
+        drop(part);
+        drop(destination);
+        let destination = open(&sandbox, RestoreOptions::default());
+        let found = destination.existing(&path("a/file"), &file_entry(b"goodmore", false)).unwrap();
+        assert_eq!(found, Existing::Partial { len: 8 });
+        let mut part = destination.part_file(&path("a/file")).unwrap();
+        assert_eq!((part.len(), part.is_empty()), (8, false));
+        let mut buffer = [0; 10];
+        assert_eq!(part.read_at(&mut buffer, 0).unwrap(), 8);
+        assert_eq!(&buffer[..8], b"goodtorn");
+        assert_eq!(part.read_at(&mut buffer[..2], 4).unwrap(), 2);
+        assert_eq!(&buffer[..2], b"to");
+        part.truncate_to(4).unwrap();
+        part.append(b"more").unwrap();
+        part.finish(false).unwrap();
+        assert_eq!(in_dest(&sandbox), ["a/", "a/file=goodmore"]);
+    }
+
+    #[test]
+    fn discarded_part_is_gone() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        let mut part = destination.part_file(&path("file")).unwrap();
+        part.append(b"wrong").unwrap();
+        part.discard().unwrap();
+        assert!(in_dest(&sandbox).is_empty());
+    }
+
+    #[test]
+    fn part_is_written_by_one_at_a_time() {
+        let sandbox = sandbox();
+        let (first, second) =
+            (open(&sandbox, RestoreOptions::default()), open(&sandbox, RestoreOptions::default()));
+        let part = first.part_file(&path("file")).unwrap();
+        assert!(matches!(second.part_file(&path("file")), Err(RestoreError::Busy(_))));
+        part.finish(false).unwrap();
+        assert!(matches!(second.part_file(&path("file")), Err(RestoreError::AlreadyThere(_))));
+    }
+
+    #[test]
+    fn other_content_is_replaced_only_on_request() {
+        let sandbox = sandbox();
+        write(&open(&sandbox, RestoreOptions::default()), "file", b"old").unwrap();
+        let destination = open(&sandbox, RestoreOptions::default());
+        assert!(matches!(destination.part_file(&path("file")), Err(RestoreError::AlreadyThere(_))));
+        assert!(matches!(destination.make_folder(&path("file")), Err(RestoreError::AlreadyThere(_))));
+        destination.symlink(&path("file"), "x").unwrap();
+        assert!(matches!(destination.finish(), Err(RestoreError::AlreadyThere(_))));
+        assert_eq!(in_dest(&sandbox), ["file=old"]);
+
+        let destination = open(&sandbox, OVERWRITE);
+        write(&destination, "file", b"new").unwrap();
+        assert_eq!(in_dest(&sandbox), ["file=new"]);
+        destination.make_folder(&path("file")).unwrap();
+        assert_eq!(in_dest(&sandbox), ["file/"]);
+        write(&destination, "file", b"over an empty folder").unwrap();
+        write(&destination, "file/inside", b"over a file").unwrap();
+        assert_eq!(in_dest(&sandbox), ["file/", "file/inside=over a file"]);
+        destination.symlink(&path("file"), "x").unwrap();
+        assert!(matches!(destination.finish(), Err(RestoreError::FolderInTheWay(_))));
+        assert_eq!(in_dest(&sandbox), ["file/", "file/inside=over a file"]);
+    }
+
+    #[test]
+    fn file_that_appears_during_the_pull_is_not_replaced() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        let part = destination.part_file(&path("file")).unwrap();
+        fs::write(sandbox.path().join("dest/file"), "somebody's").unwrap();
+        assert!(matches!(part.finish(false), Err(RestoreError::AlreadyThere(_))));
+        assert!(in_dest(&sandbox).contains(&"file=somebody's".to_owned()));
+    }
+
+    #[test]
+    fn planted_symlink_on_the_way_is_not_followed() {
+        for options in [RestoreOptions::default(), OVERWRITE] {
+            let sandbox = sandbox();
+            let destination = open(&sandbox, options);
+            symlink(sandbox.path().join("outside"), sandbox.path().join("dest/a")).unwrap();
+            let in_the_way = |result: Result<(), RestoreError>| {
+                assert!(matches!(&result, Err(RestoreError::SymlinkInTheWay(_))), "{result:?}");
+            };
+            in_the_way(write(&destination, "a/victim", b"evil"));
+            in_the_way(write(&destination, "a/b/c", b"evil"));
+            in_the_way(destination.make_folder(&path("a/folder")));
+            in_the_way(destination.set_executable(&path("a/victim"), true));
+            in_the_way(destination.existing(&path("a/victim"), &Entry::Folder).map(|_| ()));
+            destination.symlink(&path("a/link"), "victim").unwrap();
+            in_the_way(destination.finish());
+            assert_eq!(in_dest(&sandbox).len(), 1);
+        }
+    }
+
+    #[test]
+    fn planted_symlink_in_the_place_of_a_file_is_replaced_not_followed() {
+        let sandbox = sandbox();
+        let victim = sandbox.path().join("outside/victim");
+        symlink_in_dest(&sandbox, &victim, "file");
+        let destination = open(&sandbox, RestoreOptions::default());
+        let found = destination.existing(&path("file"), &file_entry(b"untouched", false)).unwrap();
+        assert_eq!(found, Existing::Different);
+        assert!(matches!(write(&destination, "file", b"evil"), Err(RestoreError::AlreadyThere(_))));
+        assert!(destination.set_executable(&path("file"), true).is_err());
+        write(&open(&sandbox, OVERWRITE), "file", b"new").unwrap();
+        assert_eq!(in_dest(&sandbox), ["file=new"]);
+    }
+
+    fn symlink_in_dest(sandbox: &TempDir, target: &Path, name: &str) {
+        fs::create_dir_all(sandbox.path().join("dest")).unwrap();
+        symlink(target, sandbox.path().join("dest").join(name)).unwrap();
+    }
+
+    #[test]
+    fn planted_part_files_are_replaced_not_written_through() {
+        let plants: [fn(&Path, &Path); 4] = [
+            |victim, part| symlink(victim, part).unwrap(),
+            |victim, part| fs::hard_link(victim, part).unwrap(),
+            |_, part| drop(UnixListener::bind(part).unwrap()),
+            |_, part| {
+                rustix::fs::mknodat(rustix::fs::CWD, part, FileType::Fifo, Mode::RWXU, 0).unwrap();
+            },
+        ];
+        for (index, plant) in plants.iter().enumerate() {
+            let sandbox = sandbox();
+            let destination = open(&sandbox, RestoreOptions::default());
+            let part = sandbox.path().join("dest/.file.seedbank-part");
+            plant(&sandbox.path().join("outside/victim"), &part);
+            write(&destination, "file", b"new").unwrap_or_else(|error| panic!("plant {index}: {error}"));
+            assert_eq!(in_dest(&sandbox), ["file=new"], "plant {index}");
+        }
+    }
+
+    #[test]
+    fn links_out_of_the_tree_and_reserved_names_are_refused() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        for target in ["../outside", "/etc", "a/../../x"] {
+            let result = destination.symlink(&path("link"), target);
+            assert!(matches!(result, Err(RestoreError::SymlinkTarget { .. })), "{target}");
+        }
+        for name in [".file.seedbank-part", "a/.b.SEEDBANK-part/c"] {
+            assert!(matches!(destination.admit(&path(name)), Err(RestoreError::ReservedName(_))), "{name}");
+        }
+        destination.finish().unwrap();
+        assert!(in_dest(&sandbox).is_empty());
+    }
+
+    #[test]
+    fn case_collisions_are_refused_where_the_disk_ignores_case() {
+        let sandbox = sandbox();
+        let destination = open_insensitive(&sandbox);
+        assert_eq!(destination.case(), CaseSensitivity::Insensitive);
+        write(&destination, "Data/a", b"1").unwrap();
+        destination.admit(&path("Data/b")).unwrap();
+        for name in ["data/x", "DATA", "Data/A"] {
+            let result = write(&destination, name, b"2");
+            assert!(matches!(result, Err(RestoreError::CaseCollision { .. })), "{name}: {result:?}");
+        }
+        assert_eq!(in_dest(&sandbox), ["Data/", "Data/a=1"]);
+    }
+
+    #[test]
+    fn disk_is_asked_whether_it_ignores_case_and_nothing_is_left() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        let probe = sandbox.path().join("outside");
+        let ignores_case = fs::metadata(probe.with_file_name("OUTSIDE")).is_ok();
+        assert_eq!(destination.case() == CaseSensitivity::Insensitive, ignores_case);
+        assert!(in_dest(&sandbox).is_empty());
+    }
+
+    #[test]
+    fn destination_that_is_a_file_is_refused() {
+        let sandbox = sandbox();
+        let result = Destination::open(&sandbox.path().join("outside/victim"), RestoreOptions::default());
+        assert!(matches!(result, Err(RestoreError::NotAFolder(_))), "{result:?}");
+    }
+
+    #[test]
+    fn unwritable_destination_is_named() {
+        let sandbox = sandbox();
+        let dest = sandbox.path().join("dest");
+        fs::create_dir(&dest).unwrap();
+        fs::set_permissions(&dest, Permissions::from_mode(0o555)).unwrap();
+        // Root writes everywhere.
+        if File::create(dest.join("probe")).is_err() {
+            let result = Destination::open(&dest, RestoreOptions::default());
+            assert!(matches!(result, Err(RestoreError::PermissionDenied(_))), "{result:?}");
+        }
+        fs::set_permissions(&dest, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn full_disk_and_quota_are_told_from_other_failures() {
+        for (errno, full) in [
+            (rustix::io::Errno::NOSPC, true),
+            (rustix::io::Errno::DQUOT, true),
+            (rustix::io::Errno::IO, false),
+        ] {
+            let error = RestoreError::io(Path::new("file"), errno);
+            assert_eq!(matches!(error, RestoreError::DiskFull(_)), full);
+        }
+        // A device that is always full.
+        let full = File::options().write(true).open("/dev/full");
+        if let Ok(mut full) = full {
+            let error = std::io::Write::write_all(&mut full, b"x").unwrap_err();
+            assert!(matches!(RestoreError::io(Path::new("file"), error), RestoreError::DiskFull(_)));
+        }
+    }
+
+    #[test]
+    fn long_names_have_part_names_that_fit_and_differ() {
+        let sandbox = sandbox();
+        let destination = open(&sandbox, RestoreOptions::default());
+        let (first, second) = ("é".repeat(127) + "a", "é".repeat(127) + "b");
+        assert!(part_name(&first).len() <= 255);
+        assert_ne!(part_name(&first), part_name(&second));
+        write(&destination, &first, b"1").unwrap();
+        write(&destination, &second, b"2").unwrap();
+        assert_eq!(in_dest(&sandbox).len(), 2);
+    }
+}
