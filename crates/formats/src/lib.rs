@@ -6,12 +6,20 @@
 
 pub mod chunking;
 pub mod codec;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod keys;
+pub mod layout;
+pub mod manifest;
+pub mod pages;
+pub mod path;
+pub mod place;
 pub mod receipt;
 pub mod seal;
 pub mod segment;
 pub mod slice;
+pub mod tree;
 
 pub use codec::DecodeError;
 pub use ids::{
