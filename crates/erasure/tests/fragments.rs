@@ -28,7 +28,9 @@ fn parity_of(scheme: Scheme, kernel: Kernel, data: &[u8]) -> Vec<Vec<u8>> {
     let mut parity = vec![vec![0; length]; scheme.parity()];
     let sources: Vec<&[u8]> = data.chunks_exact(length).collect();
     let mut slices: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
-    Encoder::with_kernel(scheme, kernel).encode_columns(&sources, &mut slices).unwrap();
+    Encoder::with_kernel(scheme, kernel)
+        .encode_columns(&sources, &mut slices)
+        .expect("the columns fit the scheme");
     parity
 }
 
@@ -41,11 +43,12 @@ fn assert_decodes(
     range: std::ops::Range<usize>,
     kernel: Kernel,
 ) {
-    let decoder = Decoder::with_kernel(scheme, available, wanted, kernel).unwrap();
+    let decoder =
+        Decoder::with_kernel(scheme, available, wanted, kernel).expect("the fragments fit the scheme");
     let sources: Vec<&[u8]> = available.iter().map(|&index| &fragments[index][range.clone()]).collect();
     let mut rebuilt = vec![vec![0xEE; range.len()]; wanted.len()];
     let mut out: Vec<&mut [u8]> = rebuilt.iter_mut().map(Vec::as_mut_slice).collect();
-    decoder.decode(&sources, &mut out).unwrap();
+    decoder.decode(&sources, &mut out).expect("the ranges have one length");
     for (&index, rebuilt) in wanted.iter().zip(&rebuilt) {
         assert_eq!(
             rebuilt,
@@ -100,7 +103,7 @@ fn losses() -> impl Strategy<Value = (Scheme, Vec<usize>, Vec<usize>, usize, (us
     (2..=255_usize).prop_flat_map(|total| (1..total, Just(total))).prop_flat_map(|(data, total)| {
         let all: Vec<usize> = (0..total).collect();
         (
-            Just(Scheme::new(data, total).unwrap()),
+            Just(Scheme::new(data, total).expect("1 <= data < total <= 255")),
             subsequence(all.clone(), data).prop_shuffle(),
             subsequence(all, 0..=total.min(9)).prop_shuffle(),
             1..20_000_usize,
