@@ -1,1 +1,8 @@
 //! Messages and sans-IO exchanges between client, provider and steward.
+
+pub mod latency;
+pub mod messages;
+pub mod moment;
+pub mod read_exchange;
+pub mod routes;
+pub mod store_exchange;
