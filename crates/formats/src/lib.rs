@@ -4,22 +4,28 @@
 //! or this year's and next decade's program, must agree on stands here and nowhere else. Each format has a page in
 //! `docs/formats/` and golden vectors in `testdata/`.
 
+pub mod checkpoint;
 pub mod chunking;
 pub mod codec;
 #[cfg(test)]
 mod golden;
+pub mod head;
 pub mod ids;
 pub mod keys;
 pub mod layout;
 pub mod manifest;
+pub mod numbered;
 pub mod pages;
 pub mod path;
 pub mod place;
+pub mod placement;
+pub mod policy;
 pub mod receipt;
 pub mod seal;
 pub mod segment;
 pub mod slice;
 pub mod tree;
+pub mod version;
 
 pub use codec::DecodeError;
 pub use ids::{
