@@ -3,11 +3,11 @@
 //! A connection runs inside the call that uses it. There are no background tasks: a call that is dropped drops its
 //! connection, and an idle connection costs a socket and nothing else.
 
-use crate::body::Body;
+use crate::body::{Body, FRAME_BYTES};
 use crate::dial::{BoxedStream, Dial, PeerAddress};
 use crate::error::{CallError, MalformedAnswer, Phase};
 use crate::pace::{Pace, Progress};
-use crate::stalling::Stalling;
+use crate::stalling::{Stalling, Traffic};
 use crate::{Identity, tls};
 use bytes::{Bytes, BytesMut};
 use http::header::{EXPECT, HOST};
@@ -23,7 +23,6 @@ use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -42,7 +41,7 @@ pub struct ClientLimits {
     pub idle: Duration,
     /// How long a stream and its handshake may take.
     pub connect: Duration,
-    /// How long an answer may take to begin, beyond what the request's body takes at the slowest pace.
+    /// How long an answer may take to begin after the request is sent.
     pub answer: Duration,
     /// How slowly bodies may go and come.
     pub progress: Progress,
@@ -70,8 +69,8 @@ pub struct AnswerMax {
     pub refusal: usize,
 }
 
-/// What is read ahead and queued to send, beyond one frame.
-const BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// What is read ahead and queued to send, beyond one frame. Four times as much gains nothing measurable.
+const BUFFER_BYTES_MAX: usize = FRAME_BYTES;
 /// More header lines than any of our answers has.
 const HEADER_LINES_MAX: usize = 64;
 /// Pools without connections are forgotten above this many peers.
@@ -106,7 +105,7 @@ struct Connection {
     sender: http1::SendRequest<Body>,
     driver: Pin<Box<Driver>>,
     state: DriverState,
-    received: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
     idle_since: Instant,
 }
 
@@ -282,7 +281,7 @@ impl Inner {
             return Err(wrong_version());
         }
         let stream = Stalling::new(stream, self.limits.progress);
-        let received = stream.received();
+        let traffic = stream.traffic();
         let (sender, driver) = http1::Builder::new()
             .max_headers(HEADER_LINES_MAX)
             .max_header_size(HEADER_BYTES_MAX)
@@ -294,7 +293,7 @@ impl Inner {
             sender,
             driver: Box::pin(driver),
             state: DriverState::Running,
-            received,
+            traffic,
             idle_since: Instant::now(),
         })
     }
@@ -335,19 +334,22 @@ impl Connection {
         answer_max: AnswerMax,
         limits: &ClientLimits,
     ) -> Result<(Response<Bytes>, After), Failure> {
-        let received_before = self.received.load(Ordering::Relaxed);
+        let received_before = self.traffic.received();
         let body_bytes = u64::try_from(request.body().len()).expect("bytes in memory are countable");
         let gated = body_bytes > UNASKED_BODY_BYTES_MAX;
         let request = prepare(peer, request, gated);
 
-        let deadline = limits.answer.saturating_add(limits.progress.allowance(body_bytes));
-        let response = self.sender.send_request(request);
-        let response = match timeout(deadline, self.drive(response)).await {
-            Err(_late) => return Err(Failure::Slow(Phase::Answering)),
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                let answered = self.received.load(Ordering::Relaxed) > received_before;
-                return Err(classify(error, answered));
+        let mut response = pin!(self.sender.send_request(request));
+        let response = loop {
+            let sent_before = self.traffic.sent();
+            match timeout(limits.answer, self.drive(response.as_mut())).await {
+                // The request is still on its way, and fast enough: the stream sees to that.
+                Err(_late) if self.traffic.sent() > sent_before => {}
+                Err(_late) => return Err(Failure::Slow(Phase::Answering)),
+                Ok(Ok(response)) => break response,
+                Ok(Err(error)) => {
+                    return Err(classify(error, self.traffic.received() > received_before));
+                }
             }
         };
 

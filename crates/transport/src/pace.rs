@@ -20,14 +20,6 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
-    /// How long `bytes` may take at the floor.
-    pub(crate) fn allowance(&self, bytes: u64) -> Duration {
-        let windows = bytes / self.bytes_min.max(1);
-        self.window.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX))
-    }
-}
-
 /// Measures one body against the floor.
 #[derive(Debug)]
 pub(crate) struct Pace {

@@ -3,7 +3,7 @@
 //! It knows no routes. It bounds what strangers can cost: connections, time in handshakes, header bytes, idle time, and
 //! how slowly bodies may come and go.
 
-use crate::body::Body;
+use crate::body::{Body, FRAME_BYTES};
 use crate::incoming::{Incoming, Waits};
 use crate::pace::Progress;
 use crate::slots::{Slot, SlotLimits, Slots, Source};
@@ -96,8 +96,9 @@ impl ServerLimits {
 /// More header lines than any of our requests has.
 const HEADER_LINES_MAX: usize = 64;
 
-/// What is read ahead of a handler and queued for a slow peer, beyond one frame. Larger gains nothing measurable.
-const BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// What is read ahead of a handler and queued for a slow peer, beyond one frame. Four times as much gains nothing
+/// measurable.
+const BUFFER_BYTES_MAX: usize = FRAME_BYTES;
 
 /// Out of file descriptors, an accept fails at once and again at once: wait for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! A stream that fails when its peer takes bytes too slowly, and counts what came in.
+//! A stream that fails when its peer takes bytes too slowly, and counts what comes and goes.
 //!
 //! HTTP has deadlines for what it reads; what it writes only waits. Without this a peer that stops reading would hold
 //! a connection and its buffers for ever.
@@ -12,6 +12,23 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+/// Bytes of plaintext that went through a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Traffic {
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
 /// Wraps the plaintext side of a connection.
 #[derive(Debug)]
 pub(crate) struct Stalling<S> {
@@ -21,7 +38,7 @@ pub(crate) struct Stalling<S> {
     timer: Pin<Box<Sleep>>,
     armed: bool,
     moved: u64,
-    received: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
 }
 
 impl<S> Stalling<S> {
@@ -32,13 +49,13 @@ impl<S> Stalling<S> {
             timer: Box::pin(sleep(progress.window)),
             armed: false,
             moved: 0,
-            received: Arc::default(),
+            traffic: Arc::default(),
         }
     }
 
-    /// Counts the bytes that came in.
-    pub(crate) fn received(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.received)
+    /// Counts what comes and goes.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     fn wrote(
@@ -48,7 +65,9 @@ impl<S> Stalling<S> {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(bytes)) => {
-                self.moved = self.moved.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+                let wrote = u64::try_from(bytes).unwrap_or(u64::MAX);
+                self.traffic.sent.fetch_add(wrote, Ordering::Relaxed);
+                self.moved = self.moved.saturating_add(wrote);
                 if self.moved >= self.progress.bytes_min {
                     self.armed = false;
                 }
@@ -91,7 +110,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = buffer.filled().len().saturating_sub(before);
-        self.received.fetch_add(u64::try_from(came).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.traffic.received.fetch_add(u64::try_from(came).unwrap_or(u64::MAX), Ordering::Relaxed);
         outcome
     }
 }

@@ -1,12 +1,15 @@
 //! Servers that answer wrongly, partly, late or never.
 
 use crate::support::{
-    MAX, RawServer, SOON, client, fetch, get, read_head, serve, short_client_limits, write,
+    MAX, RawServer, SOON, client, fetch, get, put, read_head, serve, short_client_limits, write,
 };
 use bytes::Bytes;
 use http::Response;
 use seedbank_protocol::routes::ALPN;
-use seedbank_transport::{AnswerMax, Body, CallError, ClientLimits, MalformedAnswer, Phase, ServerLimits};
+use seedbank_transport::{
+    AnswerMax, Body, Call, CallError, ClientLimits, MalformedAnswer, Phase, ServerLimits,
+};
+use std::time::{Duration, Instant};
 
 /// What the client makes of a server that reads the request and then writes this, and waits for ever or closes.
 async fn outcome_of(answer: &[u8], then: Then) -> Result<Bytes, CallError> {
@@ -38,6 +41,46 @@ enum Then {
 async fn server_that_never_answers_is_slow() {
     let outcome = outcome_of(b"", Then::Wait).await;
     assert!(matches!(outcome, Err(CallError::Slow { phase: Phase::Answering, .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn server_that_never_says_go_ahead_is_slow() {
+    let (raw, peer) = RawServer::bind(&[ALPN]).await;
+    let server = async {
+        let mut stream = raw.accept().await.unwrap();
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    };
+    let client = client(short_client_limits());
+    let request = put("/", vec![0; 10_000_000]);
+    tokio::select! {
+        () = server => unreachable!("it waits for ever"),
+        outcome = client.call(&peer, &request, MAX) => {
+            assert!(matches!(outcome, Err(CallError::Slow { phase: Phase::Answering, .. })), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn upload_longer_than_the_answers_deadline_is_not_cut() {
+    const BYTES: usize = 40_000_000;
+    let (_server, peer) = serve(ServerLimits::default(), async |mut call: Call| {
+        let mut taken = 0;
+        while let Some(piece) = call.request.body_mut().next().await {
+            let before = taken;
+            taken += piece.unwrap().len();
+            if before / (BYTES / 16) < taken / (BYTES / 16) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Response::new(Body::from(taken.to_string().into_bytes()))
+    })
+    .await;
+    let limits = ClientLimits { answer: Duration::from_millis(500), ..ClientLimits::default() };
+    let start = Instant::now();
+    let answer = client(limits).call(&peer, &put("/", vec![0; BYTES]), MAX).await.unwrap();
+    assert_eq!(answer.body(), BYTES.to_string().as_bytes());
+    assert!(start.elapsed() > limits.answer);
 }
 
 #[tokio::test]
