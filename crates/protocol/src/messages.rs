@@ -524,6 +524,34 @@ mod tests {
     }
 
     #[test]
+    fn documentation_shows_every_code_with_its_status() {
+        let page = include_str!("../../../docs/protocol.md");
+        for code in [
+            ProblemCode::BadRequest,
+            ProblemCode::TokenRefused,
+            ProblemCode::UnknownClient,
+            ProblemCode::OverQuota,
+            ProblemCode::NotFound,
+            ProblemCode::MethodNotAllowed,
+            ProblemCode::StaleHead,
+            ProblemCode::Rotten,
+            ProblemCode::LengthRequired,
+            ProblemCode::TooLarge,
+            ProblemCode::RangeOutside,
+            ProblemCode::HashMismatch,
+            ProblemCode::Busy,
+            ProblemCode::Internal,
+            ProblemCode::ReadOnly,
+            ProblemCode::UnknownVersion,
+            ProblemCode::DiskFull,
+        ] {
+            let word = serde_json::to_value(code).unwrap();
+            let row = format!("| `{}` | {} |", word.as_str().unwrap(), code.status());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn claims_are_written_as_documented() {
         let fragment = FragmentId([1; 32]);
         let id = fragment.to_string();

@@ -30,7 +30,7 @@ pub const CLAIMS_PAGE_MAX: usize = 1_000;
 /// A thousand claims with their receipts in hex take half of this.
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// A head names the holders of a few segments with up to 255 fragments each, at some 80 bytes a holder.
-pub const HEAD_BYTES_MAX: usize = 256 * 1024;
+pub const HEAD_BYTES_MAX: usize = seedbank_formats::head::HEAD_BYTES_MAX;
 /// A proof is built and checked in memory on both sides; longer ranges are asked for in pieces.
 pub const PROOF_RANGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The longest slice that a provider may answer a proof with: the range rounded out to groups and its tree nodes,
@@ -567,6 +567,15 @@ mod tests {
         }
         for spec in &ROUTES {
             assert_eq!(spec.name.spec(), spec);
+        }
+    }
+
+    #[test]
+    fn documentation_shows_every_route_and_who_may_call_it() {
+        let page = include_str!("../../../docs/protocol.md");
+        for spec in &ROUTES {
+            let row = format!("| `{} {}` | {} |", spec.method.as_str(), spec.path, spec.caller.as_str());
+            assert!(page.contains(&row), "{row}");
         }
     }
 
