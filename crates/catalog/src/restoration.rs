@@ -1,0 +1,62 @@
+//! Restoration: the books made again from what a checkpoint says.
+
+use crate::error::CatalogError;
+use crate::names::{check_dataset_name, check_ref_name};
+use crate::records::Restoration;
+use crate::segments::SegmentState;
+use crate::turn::{DatasetNumber, Turn};
+use rusqlite::params;
+use seedbank_formats::Timestamp;
+
+/// A checkpoint does not say when claims end, so all are renewed at the first chance.
+const CLAIMS_UNKNOWN: Timestamp = Timestamp(0);
+
+impl Turn<'_> {
+    pub(crate) fn restore(&self, part: Restoration) -> Result<(), CatalogError> {
+        let dataset = self.restored_dataset(&part)?;
+        for segment in &part.segments {
+            if self.state(dataset, segment.number)?.is_none() {
+                self.insert_segment(dataset, segment, SegmentState::Committed, CLAIMS_UNKNOWN)?;
+                self.complete_if_missing(part.dataset.id, segment.number)?;
+            }
+        }
+        for version in &part.versions {
+            if self.version(dataset, &version.id)?.is_none() {
+                self.insert_version(dataset, version)?;
+            }
+        }
+        for record in &part.refs {
+            check_ref_name(&record.name)?;
+            if self.find_ref(dataset, &record.name)?.is_none() {
+                self.insert_ref(dataset, record)?;
+            }
+        }
+        for page in &part.pages {
+            self.put_page(dataset, page)?;
+        }
+        if let Some(head) = &part.head
+            && head.sequence >= self.sequence(dataset)?
+        {
+            self.put_head(dataset, head, &part.counts)?;
+        }
+        Ok(())
+    }
+
+    /// The dataset's number; made when it is not known yet.
+    fn restored_dataset(&self, part: &Restoration) -> Result<DatasetNumber, CatalogError> {
+        let dataset = &part.dataset;
+        if !self.any("SELECT 1 FROM datasets WHERE id = ?1", [dataset.id.as_bytes()])? {
+            check_dataset_name(&dataset.name)?;
+            self.check_name_free(&dataset.name)?;
+            self.insert_dataset(dataset)?;
+        }
+        let number = self.number_of(&dataset.id)?;
+        self.run(
+            "UPDATE datasets SET next_segment = max(next_segment, ?2),
+                 next_ordinal = max(next_ordinal, ?3), next_slot = max(next_slot, ?4)
+             WHERE number = ?1",
+            params![number.0, part.counts.segments, part.counts.versions, part.counts.refs],
+        )?;
+        Ok(number)
+    }
+}
