@@ -1,6 +1,32 @@
 //! Uploads and downloads: chunk, deduplicate, seal, encode, place, verify, retry.
+//!
+//! [`push`] makes a folder a version, [`pull`] makes a version a folder; between them stand the pieces that both the
+//! command line and the steward use. Nothing here holds a key store or prints: keys come in, reports and progress go
+//! out. Decisions about sending, hedging and blame are made in `seedbank-protocol`, about placement in
+//! `seedbank-stewardship`; this crate carries them out.
 
+mod coding;
+mod commit;
+pub mod dataset;
+mod delivery;
 pub mod file_cache;
 pub mod glob;
+mod ingest;
+//pub mod maintain;
+pub mod network;
+pub mod placements;
+pub mod progress;
+pub mod publish;
+pub mod pull;
+pub mod push;
+mod range_read;
+pub mod reader;
 pub mod restore;
 pub mod scan;
+pub mod snapshot;
+mod upload;
+mod uploader;
+mod walk;
+
+pub use range_read::RangeError;
+pub use uploader::SharedBooks;

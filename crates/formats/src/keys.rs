@@ -222,6 +222,13 @@ impl std::fmt::Debug for SealKeys {
     }
 }
 
+/// Seeds the placement of a dataset's segments. It is secret, or providers could look for keys that win for given segments.
+#[must_use]
+pub fn placement_seed(secret: &DatasetSecret) -> u64 {
+    let seed = blake3::derive_key("seedbank v1 placement seed", secret.expose());
+    u64::from_le_bytes(*seed.first_chunk().expect("a derived key has 32 bytes"))
+}
+
 /// The dataset id of an owner and 32 bytes chosen at creation.
 #[must_use]
 pub fn dataset_id(owner: &PublicKey, salt: &[u8; 32]) -> DatasetId {

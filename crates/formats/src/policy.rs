@@ -40,13 +40,12 @@ pub struct Policy {
     pub scheme: Option<Scheme>,
     /// How far holders must differ.
     pub distinct: Distinct,
-    /// Fragments that must be held before a write is acknowledged, of a segment that is not copied; `None` for all. The
-    /// rest is scheduled.
+    /// Fragments that must be held before a write is acknowledged, of a segment that is not copied, and all data fragments
+    /// are always among them; `None` for the data fragments and half of the others. The rest is scheduled.
     pub minimum: Option<u8>,
 }
 
-/// Distinct operators always, distinct networks and regions where there are enough, and nothing acknowledged before all
-/// of it is held.
+/// Distinct operators always, and distinct networks and regions where there are enough.
 impl Default for Policy {
     fn default() -> Policy {
         let distinct =

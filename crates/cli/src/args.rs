@@ -1,0 +1,340 @@
+//! What can be typed: `seedbank noun verb`, its options and their units. Parsing only; every command acts elsewhere.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Store versioned datasets on many independent providers, and read them back verified.
+#[derive(Debug, Parser)]
+#[command(name = "seedbank", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where keys, catalog and caches live.
+    #[arg(long, env = "SEEDBANK_HOME", global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print data as JSON on standard output.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress bars.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// How much to log to standard error: error, warn, info, debug or trace.
+    #[arg(long, env = "SEEDBANK_LOG", global = true, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+    /// Log lines as text or JSON.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Read the key store's passphrase from the first line of this file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line of text an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tell the whole story on this machine: store, change, break, read back, verify. Exits by itself.
+    Demo(Demo),
+    /// Start a local network: providers (one process each) and a steward.
+    Up(Up),
+    /// Stop the local network.
+    Down,
+    /// Show what runs where, with every address and key id.
+    Status,
+    /// Datasets: push, pull, read, verify.
+    #[command(subcommand)]
+    Dataset(Dataset),
+    /// Run a storage provider, or tell this home which providers it may use.
+    #[command(subcommand)]
+    Provider(Provider),
+    /// Run the owner's daemon.
+    #[command(subcommand)]
+    Steward(Steward),
+    /// The owner's keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Measure this machine or a network.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Print shell completions.
+    Completions {
+        /// The shell to complete for.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `seedbank demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The dataset to store instead of the one that comes along.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Provider processes to start.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) providers: u16,
+    /// Leave the network running and its files in place.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `seedbank up`.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Provider processes to start.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) providers: u16,
+    /// Return once everything runs; `seedbank down` stops it.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// First TCP port of the providers; 0 lets the system choose.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
+/// `seedbank dataset`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dataset {
+    /// Store a folder as the dataset's next version.
+    Push {
+        /// The dataset's name; made if it is new.
+        name: String,
+        /// A folder or a file.
+        path: PathBuf,
+        /// What changed, for the log.
+        #[arg(long, short, default_value = "")]
+        message: String,
+        /// Leave out paths that match (as in .gitignore; may be given more than once).
+        #[arg(long, value_name = "PATTERN")]
+        exclude: Vec<String>,
+        /// Read every file, even if its size, time and inode are unchanged.
+        #[arg(long)]
+        rehash: bool,
+        /// For a new dataset: seal it with a published key, so that anyone who knows its id may read it.
+        #[arg(long)]
+        public: bool,
+        /// Data and total fragments of each segment, as K/N. Chosen from the number of providers otherwise.
+        #[arg(long, value_name = "K/N")]
+        scheme: Option<String>,
+        /// Branch to move.
+        #[arg(long, default_value = "main")]
+        branch: String,
+        /// Compress with zstd at this level instead of LZ4: smaller, slower to write and read.
+        #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+        zstd: Option<i32>,
+    },
+    /// Write a version's files into a folder.
+    Pull {
+        /// NAME or NAME@REF; a REF is a branch, a tag or a version id's first digits.
+        name: String,
+        /// The folder to write into.
+        dest: PathBuf,
+        /// Only paths that match.
+        #[arg(long, value_name = "PATTERN")]
+        include: Vec<String>,
+        /// Leave out paths that match.
+        #[arg(long, value_name = "PATTERN")]
+        exclude: Vec<String>,
+        /// Replace files that differ.
+        #[arg(long)]
+        overwrite: bool,
+    },
+    /// Print a file, or a range of it, to standard output.
+    Cat {
+        /// NAME[@REF]:PATH.
+        file: String,
+        /// Bytes FROM-TO, both counted from 0, TO excluded; either may be left out.
+        #[arg(long, value_name = "FROM-TO")]
+        range: Option<String>,
+    },
+    /// List datasets, or a version's files.
+    Ls {
+        /// NAME[@REF][:FOLDER]; all datasets when left out.
+        name: Option<String>,
+    },
+    /// List a dataset's versions, newest first.
+    Log {
+        /// The dataset's name.
+        name: String,
+    },
+    /// Show a version: id, author, size, placement.
+    Show {
+        /// NAME[@REF].
+        name: String,
+    },
+    /// Read everything of a version and check every hash and signature, without writing files.
+    Verify {
+        /// NAME[@REF].
+        name: String,
+    },
+    /// Remove a dataset, or one version, and free what nothing else needs.
+    Rm {
+        /// NAME, or NAME@VERSION for one version.
+        name: String,
+        /// Don't ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Hand a dataset's key to another home.
+    #[command(subcommand)]
+    Key(DatasetKey),
+}
+
+/// `seedbank dataset key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DatasetKey {
+    /// Write a dataset's key to a file (mode 0600). Who holds it can read the dataset.
+    Export {
+        /// The dataset's name.
+        name: String,
+        /// The file to write.
+        file: PathBuf,
+    },
+    /// Take a dataset's key from a file.
+    Import {
+        /// The file to read.
+        file: PathBuf,
+        /// The name to use here instead of the owner's.
+        #[arg(long)]
+        name: Option<String>,
+    },
+}
+
+/// `seedbank provider`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Provider {
+    /// Prepare a folder: identity key, configuration, marker.
+    Init(ProviderInit),
+    /// Serve a prepared folder.
+    Run {
+        /// The provider's folder.
+        dir: PathBuf,
+        /// Stop when the process that started this one ends.
+        #[arg(long, hide = true)]
+        with_parent: bool,
+    },
+    /// Show a provider's state: as its operator with a folder, or as anyone with KEY@HOST:PORT.
+    Status {
+        /// The provider's folder, or KEY@HOST:PORT.
+        target: String,
+    },
+    /// Allow this home's datasets to be placed on a provider.
+    Add {
+        /// KEY@HOST:PORT, as `provider status` prints it.
+        address: String,
+    },
+    /// List the providers that this home may use.
+    Ls,
+    /// Stop placing on a provider.
+    Rm {
+        /// The provider's key, or its first digits.
+        key: String,
+    },
+}
+
+/// `seedbank provider init`.
+#[derive(Debug, Args)]
+pub(crate) struct ProviderInit {
+    /// The folder to prepare; it must be empty or absent.
+    pub(crate) dir: PathBuf,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1:7410")]
+    pub(crate) listen: String,
+    /// Most bytes of fragments to hold, as in 500GB or 2TiB.
+    #[arg(long, default_value = "100GB")]
+    pub(crate) capacity: String,
+    /// Where it stands, for placement rules: a country or a site.
+    #[arg(long, default_value = "unknown")]
+    pub(crate) region: String,
+    /// Who runs it: fragments of one segment go to distinct operators.
+    #[arg(long)]
+    pub(crate) operator: Option<String>,
+    /// Rent asked, in token units per GiB and month.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) price_storage: u64,
+    /// Egress asked, in token units per GiB.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) price_egress: u64,
+    /// Accept clients that are not listed in the configuration.
+    #[arg(long)]
+    pub(crate) open: bool,
+}
+
+/// `seedbank steward`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Steward {
+    /// Serve this home's catalog and keep its datasets healthy.
+    Run {
+        /// Address of /healthz and /metrics.
+        #[arg(long, default_value = "127.0.0.1:7400")]
+        metrics: String,
+        /// Stop when the process that started this one ends.
+        #[arg(long, hide = true)]
+        with_parent: bool,
+    },
+}
+
+/// `seedbank key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make this home's keys and show the recovery phrase once.
+    Init {
+        /// Store the keys without a passphrase. For throw-away networks only.
+        #[arg(long)]
+        insecure_no_passphrase: bool,
+        /// Write the recovery phrase to this new file (mode 0600) instead of showing it.
+        #[arg(long, value_name = "FILE")]
+        phrase_out: Option<PathBuf>,
+    },
+    /// Show public keys.
+    Show,
+    /// Rebuild an empty home from the recovery phrase and one provider's address.
+    Recover {
+        /// Any provider that holds this owner's data, as KEY@HOST:PORT.
+        #[arg(long, value_name = "KEY@HOST:PORT")]
+        provider: String,
+        /// Read the phrase from this file instead of asking.
+        #[arg(long, value_name = "FILE")]
+        phrase_file: Option<PathBuf>,
+        /// Store the keys without a passphrase. For throw-away networks only.
+        #[arg(long)]
+        insecure_no_passphrase: bool,
+    },
+}
+
+/// `seedbank bench`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Push, pull and ranged reads through a fresh local network.
+    Local {
+        /// Bytes of random data, as in 1GiB.
+        #[arg(long, default_value = "512MiB")]
+        size: String,
+        /// Provider processes.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+        providers: u16,
+        /// Random 256 KiB reads.
+        #[arg(long, default_value_t = 2000)]
+        reads: u32,
+    },
+    /// Our HTTP beside bare TLS and plain TCP on loopback.
+    Transport {
+        /// Bytes to move in each run, as in 1GiB.
+        #[arg(long, default_value = "512MiB")]
+        size: String,
+    },
+}

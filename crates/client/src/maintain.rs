@@ -1,0 +1,1 @@
+//! What keeps datasets healthy: single bounded steps that somebody repeats at their own pace.

@@ -1,0 +1,399 @@
+//! The providers as this process sees them: dialled by key, with what it learnt about each.
+//!
+//! Addresses are hints that come from the catalog, a placement map or a head. Estimates and verdicts live as long as
+//! the process; whoever wants to keep them reads them at the end.
+
+use bytes::Bytes;
+use seedbank_formats::keys::SigningKey;
+use seedbank_formats::receipt::ReaderToken;
+use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_protocol::latency::{LatencyTable, Sample};
+use seedbank_protocol::messages::{ClaimAction, ClaimRequest, Hello, ProblemCode};
+use seedbank_protocol::moment::Moment;
+use seedbank_protocol::read_exchange::Verdict;
+use seedbank_protocol::routes::Access;
+use seedbank_transport::{CallError, ClaimOutcome, HeadPut, PeerAddress, Proof, ProviderClient};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinSet;
+
+/// A reader token is good for so long; a leaked one is of no use to another key anyway.
+const TOKEN_SECONDS: u64 = 3600;
+/// A token is renewed this long before its end, so that clocks may differ a little.
+const TOKEN_RENEW_SECONDS: u64 = 600;
+
+/// A provider that was found wrong, with what shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Who.
+    pub provider: PublicKey,
+    /// Of which fragment.
+    pub fragment: FragmentId,
+    /// Which bytes of it.
+    pub range: Range<u64>,
+    /// What was found.
+    pub verdict: Verdict,
+    /// The provider's signed statement, when there is one.
+    pub statement: Option<Bytes>,
+    /// The slice that the statement covers: with it, anyone can check a liar.
+    pub slice: Option<Bytes>,
+}
+
+/// What was moved and from whom, since this process began.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Requests for ranges, plain and with proof.
+    pub range_requests: AtomicU64,
+    /// Bytes of their answers.
+    pub range_bytes: AtomicU64,
+    /// Requests that asked for proof.
+    pub proofs: AtomicU64,
+    /// Ranges that had to be decoded from other fragments.
+    pub decodes: AtomicU64,
+    /// Fragments sent.
+    pub fragments_sent: AtomicU64,
+    /// Bytes of fragments sent.
+    pub bytes_sent: AtomicU64,
+}
+
+/// Connections to providers, their addresses, and what is known of their speed and honesty.
+pub struct Network {
+    client: ProviderClient,
+    started: Instant,
+    addresses: RwLock<HashMap<PublicKey, String>>,
+    latency: Mutex<LatencyTable>,
+    findings: Mutex<Vec<Finding>>,
+    answered: Mutex<BTreeSet<PublicKey>>,
+    failing: Mutex<BTreeMap<PublicKey, String>>,
+    blames: Mutex<JoinSet<()>>,
+    /// Counters.
+    pub traffic: Traffic,
+}
+
+impl Network {
+    /// Calls providers with `client`.
+    #[must_use]
+    pub fn new(client: ProviderClient) -> Network {
+        Network {
+            client,
+            started: Instant::now(),
+            addresses: RwLock::default(),
+            latency: Mutex::default(),
+            findings: Mutex::default(),
+            answered: Mutex::default(),
+            failing: Mutex::default(),
+            blames: Mutex::default(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// The key that providers know this process by.
+    #[must_use]
+    pub fn identity(&self) -> PublicKey {
+        self.client.public()
+    }
+
+    /// Learns where providers may be reached.
+    pub fn learn<'a>(&self, addresses: impl IntoIterator<Item = (&'a PublicKey, &'a str)>) {
+        let mut known = self.addresses.write().expect("nothing panics while it holds the addresses");
+        for (key, address) in addresses {
+            known.insert(*key, address.to_owned());
+        }
+    }
+
+    /// Where a provider may be reached; an empty hint when nothing is known.
+    #[must_use]
+    pub fn peer(&self, key: &PublicKey) -> PeerAddress {
+        let known = self.addresses.read().expect("nothing panics while it holds the addresses");
+        PeerAddress { key: *key, address: known.get(key).cloned().unwrap_or_default() }
+    }
+
+    /// Time on this process's own monotonic clock.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment(self.started.elapsed())
+    }
+
+    /// Waits until then; for ever when there is nothing to wait for.
+    pub(crate) fn sleep_until(&self, moment: Option<Moment>) -> impl Future<Output = ()> + use<> {
+        let at = moment.map(|moment| tokio::time::Instant::from_std(self.started + moment.0));
+        async move {
+            match at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    pub(crate) fn latency(&self) -> MutexGuard<'_, LatencyTable> {
+        self.latency.lock().expect("nothing panics while it holds the estimates")
+    }
+
+    /// Remembers how a call went.
+    fn note<T>(&self, provider: &PublicKey, began: Instant, bytes: u64, result: &Result<T, CallError>) {
+        match result {
+            Ok(_) => {
+                let total = began.elapsed();
+                // The calls give whole bodies; the first byte of a short answer is as good as its last.
+                let transfer = self
+                    .latency()
+                    .estimate(provider)
+                    .and_then(|estimate| estimate.rate)
+                    .map_or(Duration::ZERO, |rate| {
+                        Duration::from_secs_f64(bytes_f64(bytes) / bytes_f64(rate.max(1)))
+                    });
+                let first_byte = total.saturating_sub(transfer).max(total / 8);
+                self.latency().record(*provider, Sample { first_byte, total, bytes }, self.now());
+                self.answered.lock().expect("a set insert does not panic").insert(*provider);
+            }
+            Err(error) => self.failed(provider, error),
+        }
+    }
+
+    /// Remembers that a provider could not be reached or broke off. A refusal is an answer.
+    fn failed(&self, provider: &PublicKey, error: &CallError) {
+        if !matches!(error, CallError::Refused { .. }) {
+            self.latency().record_failure(*provider, self.now());
+            let mut failing = self.failing.lock().expect("a map insert does not panic");
+            failing.insert(*provider, error.to_string());
+        }
+    }
+
+    /// Treats a provider as down for a while: it did not even greet.
+    pub(crate) fn presume_down(&self, provider: &PublicKey) {
+        let now = self.now();
+        let mut latency = self.latency();
+        // The table takes one failure for bad luck.
+        latency.record_failure(*provider, now);
+        latency.record_failure(*provider, now);
+    }
+
+    /// Providers that answered at least once.
+    #[must_use]
+    pub fn answered(&self) -> BTreeSet<PublicKey> {
+        self.answered.lock().expect("a set clone does not panic").clone()
+    }
+
+    /// Providers of which a call failed, with the last reason.
+    #[must_use]
+    pub fn failing(&self) -> BTreeMap<PublicKey, String> {
+        self.failing.lock().expect("a map clone does not panic").clone()
+    }
+
+    /// What providers were found out about, so far. [`Network::settle`] first, to miss nothing.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        self.findings.lock().expect("a vector clone does not panic").clone()
+    }
+
+    pub(crate) fn found(&self, finding: Finding) {
+        match finding.verdict {
+            Verdict::WriterFault => {}
+            Verdict::Liar { .. }
+            | Verdict::Rotten
+            | Verdict::Absent
+            | Verdict::Suspect
+            | Verdict::Evasive => {
+                self.latency().doubt(finding.provider, self.now());
+            }
+        }
+        let mut findings = self.findings.lock().expect("a vector push does not panic");
+        let known = |other: &Finding| other.provider == finding.provider && other.verdict == finding.verdict;
+        // One piece of evidence of each kind for a fragment is enough.
+        if !findings.iter().any(|other| known(other) && other.fragment == finding.fragment) {
+            findings.push(finding);
+        }
+    }
+
+    /// Keeps a question of blame going after its bytes were found elsewhere.
+    pub(crate) fn settle_later(&self, blame: impl Future<Output = ()> + Send + 'static) {
+        self.blames.lock().expect("a spawn does not panic").spawn(blame);
+    }
+
+    /// Waits for open questions of blame, at most so long.
+    pub async fn settle(&self, patience: Duration) {
+        let mut blames = std::mem::take(&mut *self.blames.lock().expect("a take does not panic"));
+        let all = async { while blames.join_next().await.is_some() {} };
+        // Whoever does not answer in time is not found out about; nothing else depends on it.
+        let _late = tokio::time::timeout(patience, all).await;
+    }
+
+    pub(crate) async fn put_fragment(
+        &self,
+        provider: &PublicKey,
+        id: FragmentId,
+        bytes: Bytes,
+        until: Timestamp,
+        access: Access,
+    ) -> Result<(), CallError> {
+        let (began, len) = (Instant::now(), bytes.len() as u64);
+        let result = self.client.put_fragment(&self.peer(provider), id, bytes, until, access).await;
+        let ms = began.elapsed().as_millis();
+        tracing::debug!(%provider, fragment = %id, ms, ok = result.is_ok(), "fragment sent");
+        match result {
+            Ok(_receipt) => {
+                self.answered.lock().expect("a set insert does not panic").insert(*provider);
+                self.traffic.fragments_sent.fetch_add(1, Ordering::Relaxed);
+                self.traffic.bytes_sent.fetch_add(len, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.failed(provider, &error);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn get_range(
+        &self,
+        provider: &PublicKey,
+        id: &FragmentId,
+        range: Range<u64>,
+        token: Option<&[u8]>,
+    ) -> Result<Bytes, CallError> {
+        let (began, len) = (Instant::now(), range.end - range.start);
+        let result = self.client.get_range(&self.peer(provider), *id, range, token).await;
+        self.traffic.range_requests.fetch_add(1, Ordering::Relaxed);
+        self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
+        self.note(provider, began, len, &result);
+        result
+    }
+
+    pub(crate) async fn get_proof(
+        &self,
+        provider: &PublicKey,
+        id: &FragmentId,
+        range: Range<u64>,
+        token: Option<&[u8]>,
+    ) -> Result<Proof, CallError> {
+        let (began, len) = (Instant::now(), range.end - range.start);
+        let result = self.client.get_proof(&self.peer(provider), *id, range, token).await;
+        self.traffic.range_requests.fetch_add(1, Ordering::Relaxed);
+        self.traffic.proofs.fetch_add(1, Ordering::Relaxed);
+        self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
+        self.note(provider, began, len, &result);
+        result
+    }
+
+    /// Asks a provider who it is. Works with an address alone when the key is known too.
+    ///
+    /// # Errors
+    /// [`CallError`] when it can't be reached, is somebody else or answers nonsense.
+    pub async fn hello(&self, provider: &PublicKey) -> Result<Hello, CallError> {
+        let result = self.client.hello(&self.peer(provider)).await;
+        if let Err(error) = &result {
+            self.failed(provider, error);
+        }
+        result
+    }
+
+    /// Renews or releases this process's claims on one provider, in batches.
+    ///
+    /// # Errors
+    /// [`CallError`] of the first batch that failed; earlier ones stand, and all of it may be repeated.
+    pub async fn claims(
+        &self,
+        provider: &PublicKey,
+        requests: &[ClaimRequest],
+    ) -> Result<Vec<ClaimOutcome>, CallError> {
+        let result = self.client.claims(&self.peer(provider), requests).await;
+        if let Err(error) = &result {
+            self.failed(provider, error);
+        }
+        result
+    }
+
+    /// Releases this process's claims on fragments; claims that do not exist are fine.
+    ///
+    /// # Errors
+    /// As [`Network::claims`].
+    pub async fn release(&self, provider: &PublicKey, fragments: &[FragmentId]) -> Result<(), CallError> {
+        let request =
+            |fragment: &FragmentId| ClaimRequest { fragment: *fragment, action: ClaimAction::Release };
+        let requests: Vec<ClaimRequest> = fragments.iter().map(request).collect();
+        self.claims(provider, &requests).await.map(|_answers| ())
+    }
+
+    /// Gives a provider a head to keep. What it holds already may be newer.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put_head(
+        &self,
+        provider: &PublicKey,
+        dataset: DatasetId,
+        head: Bytes,
+    ) -> Result<HeadPut, CallError> {
+        let result = self.client.put_head(&self.peer(provider), dataset, head).await;
+        if let Err(error) = &result {
+            self.failed(provider, error);
+        }
+        result
+    }
+
+    /// A dataset's head as a provider keeps it, unchecked; `None` when it keeps none.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn get_head(
+        &self,
+        provider: &PublicKey,
+        dataset: DatasetId,
+    ) -> Result<Option<Bytes>, CallError> {
+        match self.client.get_head(&self.peer(provider), dataset).await {
+            Ok(head) => Ok(Some(head)),
+            Err(CallError::Refused { problem, .. }) if problem.code == ProblemCode::NotFound => Ok(None),
+            Err(error) => {
+                self.failed(provider, &error);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn bytes_f64(bytes: u64) -> f64 {
+    // Only an estimate of time comes of it, so the rounding of huge lengths does not matter.
+    f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX)) * 1024.0 + 1.0
+}
+
+/// Makes reader tokens for one dataset, and keeps the newest.
+pub(crate) struct Tokens {
+    reader: Option<SigningKey>,
+    bearer: PublicKey,
+    current: Mutex<Option<(Timestamp, Bytes)>>,
+}
+
+impl Tokens {
+    /// For a dataset whose readers sign with `reader`; a public one needs no token.
+    pub(crate) fn new(reader: Option<SigningKey>, bearer: PublicKey) -> Tokens {
+        Tokens { reader, bearer, current: Mutex::new(None) }
+    }
+
+    /// A token that is good for a while yet.
+    pub(crate) fn get(&self) -> Option<Bytes> {
+        let key = self.reader.as_ref()?;
+        let now = wall_clock();
+        let mut current = self.current.lock().expect("signing does not panic");
+        match &*current {
+            Some((until, token)) if now.plus_seconds(TOKEN_RENEW_SECONDS) < *until => Some(token.clone()),
+            _ => {
+                let until = now.plus_seconds(TOKEN_SECONDS);
+                let token = ReaderToken { reader: key.public(), bearer: self.bearer, until };
+                let bytes = Bytes::from(token.sign(key));
+                *current = Some((until, bytes.clone()));
+                Some(bytes)
+            }
+        }
+    }
+}
+
+/// The wall clock, read at the edge: everything below takes time as an argument.
+#[must_use]
+pub fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(since.as_secs())
+}

@@ -1,0 +1,96 @@
+//! One version, checked: signed by the dataset's owner, with the place of its tree.
+
+use crate::reader::{ReadError, Reader, Wanted};
+use crate::walk::{self, LocatedEntry};
+use seedbank_formats::layout::ChildPlace;
+use seedbank_formats::path::TreePath;
+use seedbank_formats::place::Place;
+use seedbank_formats::receipt::SignedError;
+use seedbank_formats::seal::ItemKind;
+use seedbank_formats::tree::Entry;
+use seedbank_formats::version::{Version, version_item_id};
+use seedbank_formats::{PublicKey, VersionId};
+use std::sync::Arc;
+
+/// A version that its owner signed.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: VersionId,
+    /// What was signed.
+    pub version: Version,
+    /// Where its tree's root page and that page's layout lie.
+    pub root: ChildPlace,
+}
+
+/// Why a version can't be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// It can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It is no version, or its signature does not fit.
+    #[error("version {id} does not verify: {reason}")]
+    Signature {
+        /// The version.
+        id: VersionId,
+        /// What is wrong.
+        #[source]
+        reason: SignedError,
+    },
+    /// Another version lies in its place.
+    #[error("version {wanted} was asked for, and {found} lies in its place")]
+    WrongId {
+        /// What was asked for.
+        wanted: VersionId,
+        /// What was found.
+        found: VersionId,
+    },
+    /// Somebody else than the dataset's owner made it.
+    #[error("version {id} is signed by {author}, who does not own the dataset")]
+    WrongAuthor {
+        /// The version.
+        id: VersionId,
+        /// Who signed.
+        author: PublicKey,
+    },
+}
+
+impl Snapshot {
+    /// Reads a version's signed bytes at `place` and checks them.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn open(
+        reader: &Arc<Reader>,
+        id: VersionId,
+        place: Place,
+        root: ChildPlace,
+    ) -> Result<Snapshot, SnapshotError> {
+        let wanted = Wanted { place, kind: ItemKind::Named, id: version_item_id(&id) };
+        let bytes = reader.items(&[wanted]).await?.pop().expect("one item was asked for");
+        let checked = Version::check(&bytes);
+        let (found, version) = checked.map_err(|reason| SnapshotError::Signature { id, reason })?;
+        if found != id {
+            return Err(SnapshotError::WrongId { wanted: id, found });
+        }
+        if version.author != reader.keys().owner || version.dataset != reader.keys().id {
+            return Err(SnapshotError::WrongAuthor { id, author: version.author });
+        }
+        Ok(Snapshot { id, version, root })
+    }
+
+    /// A path's entry: reads the pages from the root to it and no others.
+    pub(crate) async fn find(
+        &self,
+        reader: &Arc<Reader>,
+        path: &TreePath,
+    ) -> Result<LocatedEntry, ReadError> {
+        let found = walk::find(reader, self.version.tree.page, self.root, path).await?;
+        let located = found.ok_or_else(|| ReadError::NoSuchPath(path.to_string()))?;
+        match located.entry {
+            Entry::File { .. } => Ok(located),
+            Entry::Folder | Entry::Symlink { .. } => Err(ReadError::NotAFile(path.to_string())),
+        }
+    }
+}
