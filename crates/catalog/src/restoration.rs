@@ -51,12 +51,24 @@ impl Turn<'_> {
             self.insert_dataset(dataset)?;
         }
         let number = self.number_of(&dataset.id)?;
+        // The segment of a head's own metadata may have got its number after the counts were taken, and a number is never
+        // used twice.
+        let named = part.head.iter().flat_map(|head| head.segments.iter().copied());
+        let segments = part.segments.iter().map(|segment| segment.number).chain(named);
+        let next_segment = next_after(part.counts.segments, segments.map(|segment| segment.0));
+        let ordinals = part.versions.iter().map(|version| version.ordinal);
+        let next_ordinal = next_after(part.counts.versions, ordinals);
         self.run(
             "UPDATE datasets SET next_segment = max(next_segment, ?2),
                  next_ordinal = max(next_ordinal, ?3), next_slot = max(next_slot, ?4)
              WHERE number = ?1",
-            params![number.0, part.counts.segments, part.counts.versions, part.counts.refs],
+            params![number.0, next_segment, next_ordinal, part.counts.refs],
         )?;
         Ok(number)
     }
+}
+
+/// The least number that is at least `count` and above all of `used`.
+fn next_after(count: u64, used: impl Iterator<Item = u64>) -> u64 {
+    used.map(|number| number.saturating_add(1)).fold(count, u64::max)
 }

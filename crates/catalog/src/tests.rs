@@ -760,6 +760,9 @@ fn a_checkpoint_restores_a_dataset_in_parts() {
     let commit = desk.prepare(push.lease, 2, 20);
     assert_eq!((commit.version.as_ref().unwrap().record.ordinal, commit.head.sequence), (9, 2));
     desk.commit(commit).unwrap();
+    let late = HeadRecord { sequence: 9, bytes: vec![9], segments: vec![SegmentNumber(500)] };
+    desk.restore(Restoration { head: Some(late), ..restoration("penguins", DATASET, Vec::new()) }).unwrap();
+    assert_eq!(desk.push().first_segment, SegmentNumber(501), "a number is never used twice");
     let thief = Restoration { dataset: dataset(DatasetId([0xee; 32]), "penguins"), ..part };
     assert!(matches!(desk.restore(thief), Err(CatalogError::NameTaken { .. })));
 }
