@@ -57,7 +57,7 @@ pub enum PutStart {
     /// No: the client's claim was here and is extended, durably.
     Held(Stored),
     /// Yes: feed them to this.
-    Receive(Box<Put>),
+    Receive(Put),
 }
 
 /// Why a fragment was not taken. Nothing of it is kept.
@@ -109,7 +109,9 @@ impl From<Refusal> for PutError {
 }
 
 /// A fragment on its way in. Dropping it gives everything up.
-pub struct Put {
+pub struct Put(Box<Arriving>);
+
+struct Arriving {
     reservation: Reservation,
     id: FragmentId,
     length: u32,
@@ -254,8 +256,8 @@ impl Store {
             Some(generation) => Sink::Loose(self.create_loose(id, length_u32, generation)?),
         };
         let hasher = FragmentHasher::default();
-        let put = Put { reservation, id, length: length_u32, claim, hasher, received: 0, sink };
-        Ok(PutStart::Receive(Box::new(put)))
+        let arriving = Arriving { reservation, id, length: length_u32, claim, hasher, received: 0, sink };
+        Ok(PutStart::Receive(Put(Box::new(arriving))))
     }
 
     fn pending(&self, claim: &NewClaim, now: Timestamp) -> Timestamp {
@@ -275,7 +277,7 @@ impl Store {
 
 impl std::fmt::Debug for Put {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Put({} of {} bytes of {})", self.received, self.length, self.id)
+        write!(out, "Put({} of {} bytes of {})", self.0.received, self.0.length, self.0.id)
     }
 }
 
@@ -285,6 +287,20 @@ impl Put {
     /// # Errors
     /// [`PutError`]; the put can only be dropped then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), PutError> {
+        self.0.write(bytes)
+    }
+
+    /// Checks that these were the fragment's bytes, and waits until they and the claim are durable.
+    ///
+    /// # Errors
+    /// [`PutError`].
+    pub fn finish(self, now: Timestamp) -> Result<Stored, PutError> {
+        self.0.finish(now)
+    }
+}
+
+impl Arriving {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), PutError> {
         let start = self.received;
         self.received += u64::try_from(bytes.len()).expect("usize has at most 64 bits");
         if self.received > u64::from(self.length) {
@@ -305,15 +321,11 @@ impl Put {
         PutError::WrongLength { expected: u64::from(self.length), received: self.received }
     }
 
-    /// Checks that these were the fragment's bytes, and waits until they and the claim are durable.
-    ///
-    /// # Errors
-    /// [`PutError`].
-    pub fn finish(self, now: Timestamp) -> Result<Stored, PutError> {
+    fn finish(self, now: Timestamp) -> Result<Stored, PutError> {
         if self.received != u64::from(self.length) {
             return Err(self.wrong_length());
         }
-        let Put { mut reservation, id, length, claim, hasher, sink, .. } = self;
+        let Arriving { mut reservation, id, length, claim, hasher, sink, .. } = self;
         let shared = reservation.shared.clone();
         let (actual, outboard) = hasher.finish();
         if actual != id {
