@@ -1,1 +1,32 @@
-//! The storage provider's daemon.
+//! The storage provider's daemon: keeps fragments for its clients and serves them by the protocol.
+//!
+//! [`init`] prepares a folder, [`run`] serves it until it is told to end, [`status`] says how it is from outside. This
+//! crate wires: `seedbank-store` keeps the bytes, `seedbank-transport` carries requests, `seedbank-protocol` names the
+//! routes. What is decided here is who may do what (`authority`, pure) and how much of the machine requests may take
+//! (`bounds`); everything else carries that out.
+//!
+//! It holds no key but its own, opens nothing that a client sealed, and contacts nobody: it only answers.
+//! `docs/provider.md` is the operator's page.
+
+mod authority;
+mod bounds;
+mod byte_size;
+mod config;
+mod gate;
+mod identity_file;
+mod init;
+mod metrics;
+mod monitor;
+mod run;
+mod service;
+mod status;
+mod tokens;
+mod upkeep;
+
+pub use byte_size::{ByteSize, ByteSizeError};
+pub use config::{CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, Limits, Strangers};
+pub use identity_file::{IDENTITY_FILE, IdentityError};
+pub use init::{DATA_DIR, InitError, InitOptions, InitReport, check_name, init};
+pub use metrics::Counters;
+pub use run::{RunError, RunOptions, Serving, run};
+pub use status::{Liveness, Mode, STATUS_FILE, Status, StatusError, StatusReport, StatusUsage, status};

@@ -1,0 +1,240 @@
+//! Preparing a provider's folder: identity, configuration, an empty store.
+
+use crate::byte_size::ByteSize;
+use crate::config::{
+    self, CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, Strangers, open_quota_default, reserve_default,
+};
+use crate::identity_file;
+use seedbank_formats::PublicKey;
+use seedbank_protocol::messages::Prices;
+use seedbank_store::{CreateError, LockError, RealDisk, Store, StoreId};
+use std::fmt::Write as _;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The store's folder inside a provider's.
+pub const DATA_DIR: &str = "data";
+
+/// What the operator says at the start; all of it can be changed in the file later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitOptions {
+    /// Where clients connect to; port 0 for any.
+    pub listen: SocketAddr,
+    /// Where `/healthz` and `/metrics` are served, on loopback; port 0 for any.
+    pub metrics: SocketAddr,
+    /// Bytes that the store may take.
+    pub capacity: ByteSize,
+    /// Bytes of the disk that stay free.
+    pub reserve: ByteSize,
+    /// Where the provider stands.
+    pub region: String,
+    /// Who runs it; by default a name made from its key, so that two providers count as two operators only when
+    /// somebody says so or both say nothing.
+    pub operator: Option<String>,
+    /// What is asked for.
+    pub prices: Prices,
+    /// What unlisted keys may do.
+    pub strangers: Strangers,
+    /// Keys with a quota of their own.
+    pub clients: Vec<(PublicKey, ByteSize)>,
+}
+
+impl Default for InitOptions {
+    fn default() -> InitOptions {
+        InitOptions {
+            listen: LISTEN_DEFAULT,
+            metrics: SocketAddr::new(LISTEN_DEFAULT.ip(), 0),
+            capacity: ByteSize(100_000_000_000),
+            reserve: reserve_default(),
+            region: "unknown".to_owned(),
+            operator: None,
+            prices: Prices::default(),
+            strangers: Strangers::Refused,
+            clients: Vec::new(),
+        }
+    }
+}
+
+/// What was prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitReport {
+    /// The provider's new key.
+    pub key: PublicKey,
+    /// Its folder.
+    pub dir: PathBuf,
+}
+
+/// Why a folder was not prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The folder has something in it: choose another, or remove what an interrupted preparation left.
+    #[error("{dir} is not empty: it has {name:?}")]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+        /// Something in it.
+        name: String,
+    },
+    /// An option makes no sense: correct it.
+    #[error("bad option")]
+    Option(#[source] ConfigError),
+    /// The folder can't be written to: check path, permissions and space.
+    #[error("can't prepare {path}")]
+    Folder {
+        /// What was to be made.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The store's folder can't be used.
+    #[error("can't prepare the store's folder")]
+    Data(#[from] LockError),
+    /// The store can't be made.
+    #[error("can't make the store")]
+    Store(#[from] CreateError),
+}
+
+/// Prepares `dir`, which must be empty or absent. The configuration is written last: a folder that has one is whole.
+///
+/// # Errors
+/// [`InitError`].
+pub fn init(dir: &Path, options: &InitOptions) -> Result<InitReport, InitError> {
+    let folder = |path: &Path| {
+        let path = path.to_owned();
+        move |source| InitError::Folder { path, source }
+    };
+    let key = identity_file::generate().map_err(folder(dir))?;
+    let text = render(options, &key.public());
+    let config_path = dir.join(CONFIG_FILE);
+    // Before anything is made: what can't be run is not prepared.
+    Config::parse(&text, &config_path).map_err(InitError::Option)?;
+
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(folder(dir))?;
+    if let Some(entry) = std::fs::read_dir(dir).map_err(folder(dir))?.next() {
+        let name = entry.map_err(folder(dir))?.file_name().to_string_lossy().into_owned();
+        return Err(InitError::NotEmpty { dir: dir.to_owned(), name });
+    }
+    identity_file::create(dir, &key).map_err(folder(dir))?;
+    let disk = RealDisk::create(&dir.join(DATA_DIR))?;
+    Store::create(&disk, StoreId(key.public().0))?;
+    identity_file::create_private(&config_path, text.as_bytes()).map_err(folder(&config_path))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(folder(dir))?;
+    Ok(InitReport { key: key.public(), dir: dir.to_owned() })
+}
+
+/// The configuration's text.
+fn render(options: &InitOptions, key: &PublicKey) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let operator = options.operator.clone().unwrap_or_else(|| format!("operator-{}", key.short()));
+    let (open, open_quota) = match options.strangers {
+        Strangers::Refused => (false, open_quota_default()),
+        Strangers::Welcome { quota } => (true, quota),
+    };
+    let InitOptions { listen, metrics, capacity, reserve, prices, .. } = options;
+    let mut text = format!(
+        "# A Seedbank provider. docs/provider.md describes every key; changes count from the next start.\n\
+         # Sizes: \"500GB\" (powers of 1000), \"2TiB\" (powers of 1024), or a number of bytes.\n\
+         \n\
+         listen = \"{listen}\"\n\
+         metrics = \"{metrics}\"\n\
+         operator = {operator}\n\
+         region = {region}\n\
+         capacity = \"{capacity}\"\n\
+         reserve = \"{reserve}\"\n\
+         \n\
+         # Whether keys that are not listed below may store, and how much each.\n\
+         open = {open}\n\
+         open_quota = \"{open_quota}\"\n\
+         \n\
+         # In the smallest units of the payment token.\n\
+         [prices]\n\
+         storage_per_gib_month = \"{storage}\"\n\
+         retrieval_per_gib = \"{retrieval}\"\n",
+        operator = quoted(&operator),
+        region = quoted(&options.region),
+        storage = prices.storage_per_gib_month,
+        retrieval = prices.retrieval_per_gib,
+    );
+    for (client, quota) in &options.clients {
+        write!(text, "\n[[clients]]\nkey = \"{client}\"\nquota = \"{quota}\"\n")
+            .expect("writing to a string can't fail");
+    }
+    if options.clients.is_empty() {
+        text.push_str("\n# [[clients]]\n# key = \"64 hex digits\"\n# quota = \"1TB\"\n");
+    }
+    text
+}
+
+/// Whether a name will do as operator or region.
+///
+/// # Errors
+/// What is wrong with it, as the end of a sentence.
+pub fn check_name(name: &str) -> Result<(), String> {
+    config::check_name("name", name).map_err(|(_, reason)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{InitError, InitOptions, init, render};
+    use crate::byte_size::ByteSize;
+    use crate::config::{CONFIG_FILE, Config, Strangers};
+    use crate::identity_file::{self, IDENTITY_FILE};
+    use seedbank_formats::PublicKey;
+    use seedbank_protocol::messages::{Prices, TokenUnits};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    #[test]
+    fn options_read_back_from_the_file_that_they_are_written_to() {
+        let client = PublicKey([4; 32]);
+        let options = InitOptions {
+            region: "a \"quoted\" \\ région".to_owned(),
+            operator: Some("acme".to_owned()),
+            capacity: ByteSize(123_456_789),
+            prices: Prices { storage_per_gib_month: TokenUnits(u128::MAX), retrieval_per_gib: TokenUnits(7) },
+            strangers: Strangers::Welcome { quota: ByteSize(1 << 30) },
+            clients: vec![(client, ByteSize(5))],
+            ..InitOptions::default()
+        };
+        let config = Config::parse(&render(&options, &PublicKey([1; 32])), Path::new(CONFIG_FILE)).unwrap();
+        assert_eq!((config.region, config.prices), (options.region, options.prices));
+        assert_eq!((config.capacity, config.strangers), (options.capacity, options.strangers));
+        assert_eq!(config.clients[&client], ByteSize(5));
+    }
+
+    #[test]
+    fn prepared_folder_is_whole_and_private() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("provider");
+        let report = init(&dir, &InitOptions::default()).unwrap();
+        assert_eq!(identity_file::load(&dir).unwrap().public(), report.key);
+        assert!(Config::load(&dir).unwrap().operator.contains(&report.key.short()));
+        let mode = |name: &str| std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(
+            (mode(""), mode(IDENTITY_FILE), mode(CONFIG_FILE), mode("data")),
+            (0o700, 0o600, 0o600, 0o700)
+        );
+    }
+
+    #[test]
+    fn folder_in_use_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("precious"), "x").unwrap();
+        let refused = init(dir.path(), &InitOptions::default());
+        assert!(matches!(refused, Err(InitError::NotEmpty { name, .. }) if name == "precious"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn bad_option_makes_no_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("provider");
+        let options = InitOptions { capacity: ByteSize(1), ..InitOptions::default() };
+        assert!(matches!(init(&dir, &options), Err(InitError::Option(_))));
+        assert!(!dir.exists());
+    }
+}

@@ -1,0 +1,291 @@
+//! Storing, reading and proving fragments.
+
+use super::{Admitted, Answer, Service, body_problem, failed, header, now};
+use crate::authority::{self, Standing, TokenFault};
+use crate::bounds::{BLOCK_BYTES, Memory, RequestSlot, counted};
+use crate::gate::read_only;
+use bytes::Bytes;
+use http::header::{ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use seedbank_formats::receipt::{Answer as Word, Statement};
+use seedbank_formats::{FragmentId, PublicKey};
+use seedbank_protocol::messages::{Problem, ProblemCode};
+use seedbank_protocol::routes::{
+    Access, HEADER_ACCESS, HEADER_UNTIL, RouteName, format_content_range, parse_authorization, parse_range,
+    parse_until,
+};
+use seedbank_store::{NewClaim, Put, PutError, PutStart, ReadError, SliceAnswer, Stored};
+use seedbank_transport::{Body, BodySender, FRAME_BYTES, Incoming, answer_bytes};
+use std::ops::Range;
+
+/// A fragment on its way in takes a block of its own and, while it is short enough to be packed, up to three times its
+/// length inside the store.
+const PUT_MEMORY_FACTOR: usize = 4;
+
+/// A proof takes its range three times: data, slice, and the check of the slice; and its outboard.
+const PROOF_MEMORY_FACTOR: usize = 3;
+
+/// Whether a caller may read.
+enum Readable {
+    Yes,
+    Absent,
+}
+
+impl Service {
+    pub(super) async fn put_fragment(&self, id: FragmentId, admitted: Admitted) -> Answer {
+        let Admitted { peer, headers, mut body, slot } = admitted;
+        let now = now();
+        let until = header(&headers, HEADER_UNTIL)?.ok_or_else(|| missing(HEADER_UNTIL))?;
+        let until = parse_until(until)?;
+        authority::check_pending(until, now)?;
+        let access: Access =
+            header(&headers, HEADER_ACCESS)?.ok_or_else(|| missing(HEADER_ACCESS))?.parse()?;
+        self.gate.pass(&self.store)?;
+
+        let length = body.length().unwrap_or(0);
+        let block_bytes = usize::try_from(length).unwrap_or(usize::MAX).clamp(1, BLOCK_BYTES);
+        let memory = self.buffers.take(block_bytes * PUT_MEMORY_FACTOR).await?;
+        let claim = NewClaim { client: peer, until, access: store_access(access) };
+        let store = self.store.clone();
+        let begun = self.disk.run(move || store.begin_put(id, length, claim, now)).await?;
+        let stored = match begun.map_err(|error| self.put_problem(error))? {
+            PutStart::Held(stored) => stored,
+            PutStart::Receive(put) => self.receive(put, &mut body, block_bytes).await?,
+        };
+        drop((memory, slot));
+        let receipt = self.receipt(peer, stored.id, stored.length, stored.until);
+        self.metrics.sent(RouteName::PutFragment, receipt.len());
+        Ok(answer_bytes(StatusCode::CREATED, receipt))
+    }
+
+    /// Carries a body into the store block by block, in one buffer that goes back and forth.
+    async fn receive(
+        &self,
+        mut put: Put,
+        body: &mut Incoming,
+        block_bytes: usize,
+    ) -> Result<Stored, Problem> {
+        let mut block = Vec::with_capacity(block_bytes);
+        loop {
+            let piece = body.next().await.transpose().map_err(|error| body_problem(&error))?;
+            let ended = piece.is_none();
+            let mut piece = piece.unwrap_or_default();
+            self.metrics.received(RouteName::PutFragment, piece.len());
+            while !piece.is_empty() || (ended && !block.is_empty()) {
+                let room = block_bytes - block.len();
+                block.extend_from_slice(&piece.split_to(piece.len().min(room)));
+                if block.len() == block_bytes || ended {
+                    (put, block) = self.write_block(put, block).await?;
+                }
+            }
+            if ended {
+                let finished = self.disk.run(move || put.finish(now())).await?;
+                return finished.map_err(|error| self.put_problem(error));
+            }
+        }
+    }
+
+    async fn write_block(&self, mut put: Put, mut block: Vec<u8>) -> Result<(Put, Vec<u8>), Problem> {
+        let written = self.disk.run(move || {
+            put.write(&block)?;
+            block.clear();
+            Ok((put, block))
+        });
+        written.await?.map_err(|error| self.put_problem(error))
+    }
+
+    pub(super) async fn get_fragment(&self, id: FragmentId, admitted: Admitted) -> Answer {
+        let Admitted { peer, headers, slot, .. } = admitted;
+        if let Readable::Absent = self.readable(&peer, &id, &headers)? {
+            return Err(absent());
+        }
+        let length = self.store.fragment(&id).ok_or_else(absent)?.length;
+        let asked = header(&headers, RANGE.as_str())?.map(parse_range).transpose()?;
+        let range = asked.clone().unwrap_or(0..length);
+        if range.end > length {
+            return Err(range_outside(length));
+        }
+        let block = Block { service: self, id, range: range.start..range.end.min(range.start + block_len()) };
+        let first = block.read().await?;
+        let body = if block.range == range {
+            self.metrics.sent(RouteName::GetFragment, first.0.len());
+            Body::from(counted(first.0, (first.1, slot)))
+        } else {
+            self.feed(id, first, block.range.end..range.end, slot)
+        };
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if asked.is_some() {
+            let named = HeaderValue::from_str(&format_content_range(&range, length));
+            headers.insert(CONTENT_RANGE, named.expect("digits and a few signs are a header value"));
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        }
+        Ok(response)
+    }
+
+    /// A body that is read as the client takes it. Its first block is there already, so that what can be said with a
+    /// status was said.
+    fn feed(&self, id: FragmentId, first: (Vec<u8>, Memory), rest: Range<u64>, slot: RequestSlot) -> Body {
+        let first_len = u64::try_from(first.0.len()).expect("a block is countable");
+        let (sender, body) = Body::produced(first_len + (rest.end - rest.start));
+        let (service, feeding) = (self.clone(), self.feeding.clone());
+        tokio::spawn(async move {
+            // When it fails, the sender goes and the body breaks off: nobody takes a part for the whole.
+            if let Err(problem) = service.feed_blocks(&sender, id, first, rest).await {
+                tracing::warn!(fragment = %id, %problem, "answer broken off");
+            }
+            drop((slot, feeding));
+        });
+        body
+    }
+
+    async fn feed_blocks(
+        &self,
+        sender: &BodySender,
+        id: FragmentId,
+        first: (Vec<u8>, Memory),
+        mut rest: Range<u64>,
+    ) -> Result<(), Problem> {
+        let mut next = first;
+        loop {
+            let mut bytes: Bytes = counted(next.0, next.1);
+            while !bytes.is_empty() {
+                let frame = bytes.split_to(bytes.len().min(FRAME_BYTES));
+                let frame_len = frame.len();
+                if sender.send(frame).await.is_err() {
+                    return Ok(()); // The client went away.
+                }
+                self.metrics.sent(RouteName::GetFragment, frame_len);
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let block =
+                Block { service: self, id, range: rest.start..rest.end.min(rest.start + block_len()) };
+            next = block.read().await?;
+            rest.start = block.range.end;
+        }
+    }
+
+    pub(super) async fn get_proof(&self, id: FragmentId, range: Range<u64>, admitted: Admitted) -> Answer {
+        let Admitted { peer, headers, slot, .. } = admitted;
+        let answer = match self.readable(&peer, &id, &headers)? {
+            Readable::Absent => None,
+            Readable::Yes => {
+                let range_len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+                let memory =
+                    self.buffers.take(range_len.saturating_mul(PROOF_MEMORY_FACTOR) + BLOCK_BYTES).await?;
+                let (store, asked) = (self.store.clone(), range.clone());
+                match self.disk.run(move || store.slice(&id, asked)).await? {
+                    Ok(answer) => Some((answer, memory)),
+                    Err(ReadError::Absent(_)) => None,
+                    Err(error) => return Err(read_problem(&error)),
+                }
+            }
+        };
+        let (word, slice, memory) = match answer {
+            None => (Word::Absent, Vec::new(), None),
+            Some((SliceAnswer::Rotten, memory)) => (Word::Rotten, Vec::new(), Some(memory)),
+            Some((SliceAnswer::Proven(slice), memory)) => {
+                (Word::Slice(FragmentId::of(&slice).0), slice, Some(memory))
+            }
+        };
+        let statement = Statement {
+            provider: self.key.public(),
+            fragment: id,
+            start: range.start,
+            end: range.end,
+            answer: word,
+            time: now(),
+        };
+        let mut bytes = statement.sign(&self.key);
+        bytes.extend_from_slice(&slice);
+        drop(slice);
+        self.metrics.sent(RouteName::GetProof, bytes.len());
+        Ok(answer_bytes(StatusCode::OK, counted(bytes, (memory, slot))))
+    }
+
+    /// Whether the caller may read the fragment, by its claims and by the token that it shows.
+    fn readable(&self, peer: &PublicKey, id: &FragmentId, headers: &HeaderMap) -> Result<Readable, Problem> {
+        let now = now();
+        let grants = self.store.access(id, now).unwrap_or_default();
+        match authority::standing(peer, &grants) {
+            Standing::Absent => return Ok(Readable::Absent),
+            Standing::Allowed => return Ok(Readable::Yes),
+            Standing::NeedsToken => {}
+        }
+        let shown = header(headers, AUTHORIZATION.as_str())?.ok_or(TokenFault::Missing)?;
+        let token = self.tokens.check(&parse_authorization(shown)?).map_err(|_| TokenFault::Forged)?;
+        authority::check_token(peer, &grants, &token, now)?;
+        Ok(Readable::Yes)
+    }
+
+    fn put_problem(&self, error: PutError) -> Problem {
+        match error {
+            PutError::Length(_) | PutError::WrongLength { .. } => {
+                Problem::new(ProblemCode::BadRequest, error.to_string())
+            }
+            PutError::OverQuota { .. } => Problem::new(ProblemCode::OverQuota, error.to_string()),
+            PutError::Full => self.full(),
+            PutError::ReadOnly { reason } => read_only(&reason),
+            PutError::WrongHash { .. } => Problem::new(ProblemCode::HashMismatch, error.to_string()),
+        }
+    }
+}
+
+/// A stretch of a fragment that fits into memory.
+struct Block<'a> {
+    service: &'a Service,
+    id: FragmentId,
+    range: Range<u64>,
+}
+
+impl Block<'_> {
+    async fn read(&self) -> Result<(Vec<u8>, Memory), Problem> {
+        let (id, start) = (self.id, self.range.start);
+        let bytes = usize::try_from(self.range.end - start).expect("a block fits into memory");
+        let memory = self.service.buffers.take(bytes).await?;
+        let store = self.service.store.clone();
+        let read = self.service.disk.run(move || {
+            let mut block = vec![0; bytes];
+            store.read_into(&id, start, &mut block).map(|()| block)
+        });
+        let block = read.await?.map_err(|error| read_problem(&error))?;
+        Ok((block, memory))
+    }
+}
+
+fn block_len() -> u64 {
+    u64::try_from(BLOCK_BYTES).expect("a block is countable")
+}
+
+fn store_access(access: Access) -> seedbank_store::Access {
+    match access {
+        Access::Owner => seedbank_store::Access::Owner,
+        Access::Public => seedbank_store::Access::Public,
+        Access::Reader(key) => seedbank_store::Access::Reader(key),
+    }
+}
+
+fn missing(name: &str) -> Problem {
+    Problem::new(ProblemCode::BadRequest, format!("header {name} is missing"))
+}
+
+fn absent() -> Problem {
+    Problem::new(ProblemCode::NotFound, "this provider does not hold the fragment")
+}
+
+fn range_outside(length: u64) -> Problem {
+    Problem::new(ProblemCode::RangeOutside, format!("the fragment has {length} bytes"))
+}
+
+fn read_problem(error: &ReadError) -> Problem {
+    match error {
+        ReadError::Absent(_) => absent(),
+        ReadError::Rotten(_) => Problem::new(ProblemCode::Rotten, "the fragment rotted here"),
+        ReadError::OutOfRange { length } => range_outside(*length),
+        ReadError::Disk(_) => failed("read a fragment", error),
+    }
+}
