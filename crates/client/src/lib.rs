@@ -12,7 +12,7 @@ mod delivery;
 pub mod file_cache;
 pub mod glob;
 mod ingest;
-//pub mod maintain;
+pub mod maintain;
 pub mod network;
 pub mod placements;
 pub mod progress;

@@ -100,7 +100,7 @@ pub(crate) async fn read<T, E: std::fmt::Display>(
 }
 
 /// The parts of a segment's range, by fragment.
-fn split(placement: &SegmentPlacement, range: &Range<u64>) -> Vec<(usize, Range<u64>)> {
+pub(crate) fn split(placement: &SegmentPlacement, range: &Range<u64>) -> Vec<(usize, Range<u64>)> {
     let len = fragment_len(placement);
     if placement.scheme.is_copies() {
         return vec![(0, range.clone())];

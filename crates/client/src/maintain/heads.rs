@@ -1,0 +1,45 @@
+//! Sees to it that enough providers have each dataset's newest head.
+
+use super::{Maintenance, StepError};
+use crate::publish::{HEAD_COPIES_MAX, publish};
+use crate::push::PushError;
+use seedbank_catalog::Books;
+use seedbank_formats::DatasetId;
+
+impl Maintenance {
+    /// Gives a dataset's newest head to providers that don't have it yet; says how many have it then.
+    ///
+    /// # Errors
+    /// When the books can't be asked.
+    pub async fn publish_head(&self, dataset: DatasetId) -> Result<u64, PushError> {
+        publish(&self.books, &self.network, dataset).await
+    }
+
+    /// Publishes every head that fewer providers have than could; says how many heads that were.
+    ///
+    /// # Errors
+    /// When the books can't be asked.
+    pub async fn publish_heads(&self) -> Result<u64, PushError> {
+        let heads = self
+            .ask::<_, PushError>(|books| {
+                let providers = u32::try_from(books.providers()?.len()).unwrap_or(u32::MAX);
+                books.pending_heads(providers.min(u32::try_from(HEAD_COPIES_MAX).expect("a small number")))
+            })
+            .await?;
+        let mut published = 0;
+        for head in heads {
+            self.publish_head(head.dataset).await?;
+            published += 1;
+        }
+        Ok(published)
+    }
+}
+
+impl From<StepError> for PushError {
+    fn from(error: StepError) -> PushError {
+        match error {
+            StepError::Catalog(error) => PushError::Catalog(error),
+            StepError::Stopped => PushError::Stopped,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Does what the books have left to be done.
+
+use super::{CompleteError, Maintenance, StepError};
+use crate::push::PushError;
+use seedbank_catalog::records::{Job, Work};
+use seedbank_catalog::{Books, CatalogError};
+use seedbank_formats::Timestamp;
+use tokio::task::JoinSet;
+
+/// Jobs of one step, which are done at once: most wait for a provider.
+const JOBS_MAX: u32 = 8;
+
+/// A job that is not done after this time is free for another taker. The slowest completes a segment.
+const HOLD_SECONDS: u64 = 60 * 60;
+
+/// A release that failed so often is given up: at four attempts a day, the claims have ended by themselves by then.
+const RELEASE_ATTEMPTS_MAX: u32 = 300;
+
+/// What a step of jobs did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobsDone {
+    /// Jobs that are no more.
+    pub done: u64,
+    /// Jobs that will be tried again, later each time.
+    pub failed: u64,
+    /// Fragments that found a holder by these jobs.
+    pub fragments_completed: u64,
+}
+
+/// How one job went.
+enum End {
+    Done { fragments: u64 },
+    Failed { reason: String },
+}
+
+impl Maintenance {
+    /// Takes a few jobs that are due and does them. More may be due when all of them were done.
+    ///
+    /// # Errors
+    /// [`StepError`]. A job that fails is no error.
+    pub async fn work(&self, now: Timestamp) -> Result<JobsDone, StepError> {
+        let jobs = self.ask::<_, StepError>(|books| books.take_jobs(JOBS_MAX, HOLD_SECONDS)).await?;
+        if jobs.is_empty() {
+            return Ok(JobsDone::default());
+        }
+        self.learn_addresses::<StepError>().await?;
+        let mut running = JoinSet::new();
+        for job in jobs {
+            let this = self.clone();
+            running.spawn(async move {
+                let end = this.perform(&job, now).await;
+                (job, end)
+            });
+        }
+        let mut total = JobsDone::default();
+        while let Some(ended) = running.join_next().await {
+            let (job, end) = ended.map_err(|_ended| StepError::Stopped)?;
+            match end {
+                End::Done { fragments } => {
+                    total.done += 1;
+                    total.fragments_completed += fragments;
+                    self.ask::<_, StepError>(move |books| books.finish_job(job.id)).await?;
+                }
+                End::Failed { reason } => {
+                    total.failed += 1;
+                    tracing::info!(job = job.id.0, attempts = job.attempts, %reason, "job failed");
+                    self.ask::<_, StepError>(move |books| books.fail_job(job.id, reason)).await?;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    async fn perform(&self, job: &Job, now: Timestamp) -> End {
+        match &job.work {
+            Work::ReleaseClaims { provider, fragments } => {
+                match self.network.release(provider, fragments).await {
+                    Ok(()) => End::Done { fragments: 0 },
+                    Err(_) if job.attempts >= RELEASE_ATTEMPTS_MAX => End::Done { fragments: 0 },
+                    Err(error) => End::Failed { reason: error.to_string() },
+                }
+            }
+            Work::CompleteFragments { dataset, segment } => {
+                match self.complete_segment(*dataset, *segment, now).await {
+                    Ok(completed) if completed.still_missing == 0 => {
+                        End::Done { fragments: completed.fragments }
+                    }
+                    Ok(completed) => End::Failed {
+                        reason: format!("{} fragments have no holder yet", completed.still_missing),
+                    },
+                    // It was collected, or removed with its dataset.
+                    Err(CompleteError::Catalog(
+                        CatalogError::SegmentGone { .. } | CatalogError::NoSuchDataset { .. },
+                    )) => End::Done { fragments: 0 },
+                    Err(error) => End::Failed { reason: error.to_string() },
+                }
+            }
+            Work::PublishHead { dataset } => match self.publish_head(*dataset).await {
+                Ok(0) => End::Failed { reason: "no provider took the head".to_owned() },
+                // Whoever was away is tried again when all heads are looked at.
+                Ok(_) | Err(PushError::Catalog(CatalogError::NoSuchDataset { .. })) => {
+                    End::Done { fragments: 0 }
+                }
+                Err(error) => End::Failed { reason: error.to_string() },
+            },
+            Work::RenewClaims { provider } => match self.renew(now, Some(*provider)).await {
+                Ok(renewed) if renewed.unanswered == 0 => End::Done { fragments: 0 },
+                Ok(renewed) => {
+                    End::Failed { reason: format!("{} claims were not answered", renewed.unanswered) }
+                }
+                Err(error) => End::Failed { reason: error.to_string() },
+            },
+        }
+    }
+}
