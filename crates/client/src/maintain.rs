@@ -22,13 +22,15 @@ pub use providers::Greeted;
 use crate::dataset::DatasetKeys;
 use crate::network::Network;
 use crate::uploader::SharedBooks;
+use seedbank_catalog::records::{Collected, Dataset};
 use seedbank_catalog::{Books, CatalogError};
-use seedbank_formats::DatasetId;
+use seedbank_formats::{DatasetId, Timestamp};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Finds a dataset's keys; `None` when they are not at hand.
-pub type KeyLookup = Arc<dyn Fn(DatasetId) -> Option<DatasetKeys> + Send + Sync>;
+/// Finds the keys of a dataset of the books; `None` when they are not at hand.
+pub type KeyLookup = Arc<dyn Fn(&Dataset) -> Option<DatasetKeys> + Send + Sync>;
 
 /// Segments that are completed at once: each takes a fragment or more of memory.
 const COMPLETIONS_MAX: usize = 1;
@@ -50,6 +52,7 @@ pub struct Maintenance {
     books: SharedBooks,
     network: Arc<Network>,
     keys: KeyLookup,
+    index_dir: Option<PathBuf>,
     completions: Arc<Semaphore>,
 }
 
@@ -57,7 +60,14 @@ impl Maintenance {
     /// Works on these books, through this network.
     #[must_use]
     pub fn new(books: SharedBooks, network: Arc<Network>, keys: KeyLookup) -> Maintenance {
-        Maintenance { books, network, keys, completions: Arc::new(Semaphore::new(COMPLETIONS_MAX)) }
+        let completions = Arc::new(Semaphore::new(COMPLETIONS_MAX));
+        Maintenance { books, network, keys, index_dir: None, completions }
+    }
+
+    /// Also keeps the deduplication indices in this folder in step. Without it, the next push finds out by itself.
+    #[must_use]
+    pub fn with_index(self, index_dir: &Path) -> Maintenance {
+        Maintenance { index_dir: Some(index_dir.to_owned()), ..self }
     }
 
     /// The books.
@@ -86,10 +96,46 @@ impl Maintenance {
         Ok(asked.map_err(|_ended| StepError::Stopped)??)
     }
 
+    /// A dataset as the books have it, and its keys if they are at hand.
+    async fn dataset<E: From<CatalogError> + From<StepError>>(
+        &self,
+        dataset: DatasetId,
+    ) -> Result<(Dataset, Option<DatasetKeys>), E> {
+        let record = self.ask::<_, E>(move |books| books.dataset(dataset.to_string())).await?;
+        let keys = (self.keys)(&record);
+        Ok((record, keys))
+    }
+
     /// Tells the network where providers were last reached.
     async fn learn_addresses<E: From<CatalogError> + From<StepError>>(&self) -> Result<(), E> {
         let providers = self.ask::<_, E>(|books| books.providers()).await?;
         self.network.learn(providers.iter().map(|p| (&p.profile.key, p.profile.address.as_str())));
         Ok(())
     }
+}
+
+/// Collects one dataset, for a process that does nothing else: see [`Maintenance::collect`].
+///
+/// # Errors
+/// [`CollectError`].
+pub async fn collect(
+    books: &SharedBooks,
+    network: &Arc<Network>,
+    keys: &DatasetKeys,
+    index_dir: &Path,
+    now: Timestamp,
+) -> Result<Collected, CollectError> {
+    let (id, keys) = (keys.id, keys.clone());
+    let lookup: KeyLookup = Arc::new(move |_dataset| Some(keys.clone()));
+    let maintenance = Maintenance::new(Arc::clone(books), Arc::clone(network), lookup).with_index(index_dir);
+    Ok(maintenance.collect(id, now).await?.collected)
+}
+
+/// Releases what is to be released at once, for a process that does nothing else: see
+/// [`Maintenance::release`].
+///
+/// # Errors
+/// [`StepError`].
+pub async fn release(books: &SharedBooks, network: &Arc<Network>) -> Result<JobsDone, StepError> {
+    Maintenance::new(Arc::clone(books), Arc::clone(network), Arc::new(|_dataset| None)).release().await
 }

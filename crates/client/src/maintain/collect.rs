@@ -7,8 +7,9 @@
 use super::marks::{Marks, NoSuchItem, Seen};
 use super::proven::{ProvenReader, TooFew};
 use super::{Maintenance, StepError};
-use crate::dataset::DatasetKeys;
+use crate::dataset::{DatasetKeys, index_folder};
 use crate::network::Tokens;
+use seedbank_catalog::index::Index;
 use seedbank_catalog::records::{Collected, LiveBytes, NumberedList};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::codec::DecodeError;
@@ -19,7 +20,7 @@ use seedbank_formats::place::Place;
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::seal::{Item, ItemKind, OpenError, open};
 use seedbank_formats::segment::{Footer, OpenSegmentError};
-use seedbank_formats::{DatasetId, SegmentNumber};
+use seedbank_formats::{DatasetId, SegmentNumber, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -129,8 +130,9 @@ impl Maintenance {
     ///
     /// # Errors
     /// [`CollectError`]; nothing was given up then.
-    pub async fn collect(&self, dataset: DatasetId) -> Result<Collection, CollectError> {
-        let keys = Arc::new((self.keys)(dataset).ok_or(CollectError::NoKey(dataset))?);
+    pub async fn collect(&self, dataset: DatasetId, now: Timestamp) -> Result<Collection, CollectError> {
+        let (_, keys) = self.dataset::<CollectError>(dataset).await?;
+        let keys = Arc::new(keys.ok_or(CollectError::NoKey(dataset))?);
         self.learn_addresses::<CollectError>().await?;
         let snapshot = self.ask::<_, CollectError>(move |books| books.collect_begin(dataset)).await?;
         let source = Source {
@@ -156,9 +158,35 @@ impl Maintenance {
         drop(walk);
         let live = source.live_bytes(&marks).await?;
         let (live_segments, live_bytes) = (live.len() as u64, live.iter().map(|live| live.bytes).sum());
-        let finish = move |books: &crate::SharedBooks| books.collect_finish(dataset, snapshot, live);
+        let finish = move |books: &crate::SharedBooks| {
+            let collected = books.collect_finish(dataset, snapshot, live)?;
+            books.put_setting(collected_key(&dataset), now.0.to_string())?;
+            Ok(collected)
+        };
         let collected = self.ask::<_, CollectError>(finish).await?;
+        self.forget(dataset, collected.doomed.clone()).await?;
         Ok(Collection { collected, live_segments, live_bytes })
+    }
+
+    /// When a dataset was last collected; `None` if it never was.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub async fn last_collected(&self, dataset: DatasetId) -> Result<Option<Timestamp>, StepError> {
+        let text = self.ask::<_, StepError>(move |books| books.setting(collected_key(&dataset))).await?;
+        Ok(text.and_then(|text| text.parse().ok()).map(Timestamp))
+    }
+
+    /// Takes segments out of the deduplication index. If that fails, the next push that relies on one is told.
+    async fn forget(&self, dataset: DatasetId, segments: Vec<SegmentNumber>) -> Result<(), CollectError> {
+        let Some(dir) = self.index_dir.clone().filter(|_| !segments.is_empty()) else { return Ok(()) };
+        let forgotten = tokio::task::spawn_blocking(move || {
+            Index::open(&index_folder(&dir, &dataset), dataset)?.forget_segments(segments)
+        });
+        if let Err(error) = forgotten.await.map_err(|_ended| CollectError::Stopped)? {
+            tracing::warn!(%error, %dataset, "index not told of collected segments");
+        }
+        Ok(())
     }
 
     /// The current pages of the dataset's numbered lists. The books keep their segments by themselves; marking them
@@ -179,6 +207,11 @@ impl Maintenance {
         }
         Ok(())
     }
+}
+
+/// The setting that says when a dataset was last collected.
+fn collected_key(dataset: &DatasetId) -> String {
+    format!("collected/{dataset}")
 }
 
 /// Where a dataset's bytes come from.

@@ -175,15 +175,16 @@ impl Maintenance {
         now: Timestamp,
     ) -> Result<Completed, CompleteError> {
         let _turn = self.completions.acquire().await.map_err(|_closed| CompleteError::Stopped)?;
-        let keys = (self.keys)(dataset).ok_or(CompleteError::NoKey(dataset))?;
+        let (record, keys) = self.dataset::<CompleteError>(dataset).await?;
+        let keys = keys.ok_or(CompleteError::NoKey(dataset))?;
         let ask = move |books: &crate::SharedBooks| {
             let placement = books.placements(dataset, vec![segment])?.pop();
             let gone = || CatalogError::SegmentGone { segments: vec![segment] };
             // Names are resolved here, where waiting holds nobody up.
             let candidates: Vec<Candidate> = books.providers()?.iter().map(candidate).collect();
-            Ok((placement.ok_or_else(gone)?, books.dataset(dataset.to_string())?, candidates))
+            Ok((placement.ok_or_else(gone)?, candidates))
         };
-        let (placement, record, candidates) = self.ask::<_, CompleteError>(ask).await?;
+        let (placement, candidates) = self.ask::<_, CompleteError>(ask).await?;
         let placement = Arc::new(placement);
         let policy = policy_of(&record).map_err(|source| CompleteError::Policy { dataset, source })?;
         let holders = placement.fragments.iter().map(|fragment| fragment.holder).collect();

@@ -10,6 +10,15 @@ use tokio::task::JoinSet;
 /// Jobs of one step, which are done at once: most wait for a provider.
 const JOBS_MAX: u32 = 8;
 
+/// Jobs looked at for releases: each is one request of up to a thousand fragments.
+const RELEASES_MAX: u32 = 32;
+
+/// Rounds of releases before a command ends; the rest is for the steward.
+const RELEASE_ROUNDS_MAX: u32 = 64;
+
+/// Jobs that were taken for a look are free again after this time.
+const GLANCE_SECONDS: u64 = 30;
+
 /// A job that is not done after this time is free for another taker. The slowest completes a segment.
 const HOLD_SECONDS: u64 = 60 * 60;
 
@@ -44,6 +53,10 @@ impl Maintenance {
             return Ok(JobsDone::default());
         }
         self.learn_addresses::<StepError>().await?;
+        self.perform_all(jobs, now).await
+    }
+
+    async fn perform_all(&self, jobs: Vec<Job>, now: Timestamp) -> Result<JobsDone, StepError> {
         let mut running = JoinSet::new();
         for job in jobs {
             let this = self.clone();
@@ -67,6 +80,28 @@ impl Maintenance {
                     self.ask::<_, StepError>(move |books| books.fail_job(job.id, reason)).await?;
                 }
             }
+        }
+        Ok(total)
+    }
+
+    /// Does the releases among the jobs that are due, and leaves all others to whoever comes next.
+    ///
+    /// # Errors
+    /// [`StepError`]. A provider that does not answer is no error: its jobs stay.
+    pub async fn release(&self) -> Result<JobsDone, StepError> {
+        self.learn_addresses::<StepError>().await?;
+        let mut total = JobsDone::default();
+        for _ in 0..RELEASE_ROUNDS_MAX {
+            let mut jobs =
+                self.ask::<_, StepError>(|books| books.take_jobs(RELEASES_MAX, GLANCE_SECONDS)).await?;
+            jobs.retain(|job| matches!(job.work, Work::ReleaseClaims { .. }));
+            if jobs.is_empty() {
+                break;
+            }
+            // Releases don't look at the time.
+            let done = self.perform_all(jobs, Timestamp(0)).await?;
+            total.done += done.done;
+            total.failed += done.failed;
         }
         Ok(total)
     }
