@@ -13,7 +13,7 @@ pub(crate) const BLOCK_BYTES: usize = 1 << 20;
 
 /// Threads that wait for the disk at once. Commits are shared by all that wait, so more threads mean fewer syncs for
 /// each; a disk that hangs must not take thousands of them along.
-const DISK_THREADS_MAX: usize = 48;
+const DISK_THREADS_MAX: usize = 32;
 
 /// How long a request waits for memory or for the disk before it is sent away: less than clients wait for an answer.
 const WAIT_MAX: Duration = Duration::from_secs(15);
@@ -24,6 +24,9 @@ const BUSY_RETRY_S: u64 = 2;
 /// Memory is counted in units of this many bytes, because a semaphore counts in 32 bits.
 const UNIT_BYTES: usize = 1024;
 
+/// Bodies up to this many bytes are left to the allocator; longer ones take a whole block.
+const SMALL_BYTES: usize = 64 * 1024;
+
 fn busy(message: &str) -> Problem {
     Problem { retry_after_s: Some(BUSY_RETRY_S), ..Problem::new(ProblemCode::Busy, message) }
 }
@@ -32,6 +35,18 @@ fn busy(message: &str) -> Problem {
 #[derive(Debug, Clone)]
 pub(crate) struct Buffers {
     units: Arc<Semaphore>,
+    idle: Arc<IdleBlocks>,
+}
+
+/// Blocks that wait to be used again. Allocators keep freed blocks of this size scattered over the arenas of many
+/// threads, several times of what is in use: so they are not given back.
+#[derive(Debug, Default)]
+struct IdleBlocks(Mutex<Vec<Vec<u8>>>);
+
+impl IdleBlocks {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Memory that is taken; given back when this is dropped.
@@ -40,11 +55,20 @@ pub(crate) struct Memory {
     _units: OwnedSemaphorePermit,
 }
 
+/// Bytes of a body on its way, in memory that is counted for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Block {
+    bytes: Vec<u8>,
+    idle: Arc<IdleBlocks>,
+    _memory: Memory,
+}
+
 impl Buffers {
     /// This many bytes in all.
     pub(crate) fn new(bytes: u64) -> Buffers {
         let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT_BYTES;
-        Buffers { units: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))) }
+        let units = Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS)));
+        Buffers { units, idle: Arc::default() }
     }
 
     /// Waits for memory, first come, first served.
@@ -56,22 +80,62 @@ impl Buffers {
             Err(_late) => Err(busy("too many bodies at once")),
         }
     }
+
+    /// Waits for memory for `bytes` bytes, at most [`BLOCK_BYTES`], and for `beside` more that somebody else allocates.
+    /// Both at once: if each of many waited for the one while it held the other, nobody would get on. What the block
+    /// holds at first means nothing.
+    pub(crate) async fn block(&self, bytes: usize, beside: usize) -> Result<Block, Problem> {
+        debug_assert!(bytes <= BLOCK_BYTES, "longer bodies pass in several blocks");
+        let small = bytes <= SMALL_BYTES;
+        let capacity = if small { bytes } else { BLOCK_BYTES };
+        let memory = self.take(capacity.saturating_add(beside)).await?;
+        let reused = if small { None } else { self.idle.lock().pop() };
+        let mut block = reused.unwrap_or_else(|| Vec::with_capacity(capacity));
+        block.resize(bytes, 0);
+        Ok(Block { bytes: block, idle: Arc::clone(&self.idle), _memory: memory })
+    }
 }
 
-/// Bytes that are counted until the last reference to them is dropped.
-pub(crate) struct Counted<T> {
-    bytes: Vec<u8>,
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.bytes.capacity() == BLOCK_BYTES {
+            self.idle.lock().push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl std::ops::Deref for Block {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+/// Bytes, and what must live as long as they do.
+struct Counted<B, T> {
+    bytes: B,
     _until_then: T,
 }
 
-impl<T> AsRef<[u8]> for Counted<T> {
+impl<B: std::ops::Deref<Target = Vec<u8>>, T> AsRef<[u8]> for Counted<B, T> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
 /// Lets `held` live as long as any part of `bytes` does.
-pub(crate) fn counted<T: Send + 'static>(bytes: Vec<u8>, held: T) -> bytes::Bytes {
+pub(crate) fn counted<B, T>(bytes: B, held: T) -> bytes::Bytes
+where
+    B: std::ops::Deref<Target = Vec<u8>> + Send + 'static,
+    T: Send + 'static,
+{
     bytes::Bytes::from_owner(Counted { bytes, _until_then: held })
 }
 
@@ -84,6 +148,12 @@ pub(crate) struct DiskThreads {
 impl DiskThreads {
     pub(crate) fn new() -> DiskThreads {
         DiskThreads { threads: Arc::new(Semaphore::new(DISK_THREADS_MAX)) }
+    }
+
+    /// Waits until no work is left.
+    pub(crate) async fn idle(&self) {
+        let all = u32::try_from(DISK_THREADS_MAX).expect("some dozens");
+        let _all = self.threads.acquire_many(all).await.expect("the semaphore is never closed");
     }
 
     /// Runs blocking work. Once begun it is carried through, even when nobody waits for it any more.
@@ -157,7 +227,7 @@ impl Drop for RequestSlot {
 
 #[cfg(test)]
 mod tests {
-    use super::{Buffers, RequestSlots, counted};
+    use super::{BLOCK_BYTES, Buffers, RequestSlots, counted};
     use seedbank_formats::PublicKey;
     use seedbank_protocol::messages::ProblemCode;
 
@@ -165,12 +235,27 @@ mod tests {
     async fn memory_comes_back_with_the_last_reference_to_the_bytes() {
         let buffers = Buffers::new(2048);
         let memory = buffers.take(2048).await.unwrap();
-        let mut bytes = counted(vec![7; 2048], memory);
+        let mut bytes = counted(Box::new(vec![7; 2048]), memory);
         let part = bytes.split_to(10);
         drop(bytes);
         assert_eq!(buffers.take(1).await.unwrap_err().code, ProblemCode::Busy);
         drop(part);
         assert!(buffers.take(2048).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn blocks_are_used_again_and_bounded() {
+        let buffers = Buffers::new(u64::try_from(2 * BLOCK_BYTES).unwrap());
+        for _ in 0..5 {
+            let (one, two) =
+                (buffers.block(BLOCK_BYTES, 0).await.unwrap(), buffers.block(70_000, 0).await.unwrap());
+            assert_eq!((one.len(), two.len()), (BLOCK_BYTES, 70_000));
+            drop((counted(one, ()), two));
+        }
+        let small = buffers.block(10, 0).await.unwrap();
+        assert_eq!(small.len(), 10);
+        drop(small);
+        assert_eq!(buffers.idle.lock().len(), 2);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 const NAME_BYTES_MAX: usize = 64;
 /// Fragments have up to 64 MiB: a smaller store would refuse most of them.
 const CAPACITY_MIN: ByteSize = ByteSize(16 << 20);
-/// One fragment in flight for each of the buffers below takes 2 MiB.
+/// The longest proof takes most of this.
 const BUFFERS_MIN: ByteSize = ByteSize(16 << 20);
 /// A year of trash is a forgotten disk.
 const TRASH_GRACE_S_MAX: u64 = 366 * 86_400;
@@ -83,16 +83,23 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections: 512,
-            connections_per_address: 256,
-            requests_per_client: 64,
-            buffers: ByteSize(96 << 20),
+            connections: 256,
+            connections_per_address: 192,
+            requests_per_client: 128,
+            buffers: ByteSize(48 << 20),
         }
     }
 }
 
 /// Where clients connect to unless the operator says otherwise.
 pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7410);
+
+/// What stays free on the disk unless the operator says otherwise: room for the journal, for compaction and for the
+/// file system itself.
+pub const RESERVE_DEFAULT: ByteSize = ByteSize(512 << 20);
+
+/// What each unlisted key may store on an open provider unless the operator says otherwise.
+pub const OPEN_QUOTA_DEFAULT: ByteSize = ByteSize(10_000_000_000);
 
 /// Why there is no configuration to run on.
 #[derive(Debug, thiserror::Error)]
@@ -166,9 +173,8 @@ fn metrics_default() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 }
 
-/// Room for the journal, compaction and the file system itself.
-pub(crate) fn reserve_default() -> ByteSize {
-    ByteSize(512 << 20)
+fn reserve_default() -> ByteSize {
+    RESERVE_DEFAULT
 }
 
 fn trash_grace_default() -> u64 {
@@ -180,8 +186,8 @@ fn scrub_rate_default() -> ByteSize {
     ByteSize(4_000_000)
 }
 
-pub(crate) fn open_quota_default() -> ByteSize {
-    ByteSize(10_000_000_000)
+fn open_quota_default() -> ByteSize {
+    OPEN_QUOTA_DEFAULT
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -358,7 +364,7 @@ fn at_least(key: &'static str, size: ByteSize, least: ByteSize) -> Result<(), Fa
 }
 
 /// Operators and regions are compared by placement and shown to people.
-pub(crate) fn check_name(key: &'static str, name: &str) -> Result<(), Fault> {
+fn check_name(key: &'static str, name: &str) -> Result<(), Fault> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         let reason = format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters");
         return Err((key, reason));

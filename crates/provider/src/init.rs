@@ -2,7 +2,7 @@
 
 use crate::byte_size::ByteSize;
 use crate::config::{
-    self, CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, Strangers, open_quota_default, reserve_default,
+    CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, OPEN_QUOTA_DEFAULT, RESERVE_DEFAULT, Strangers,
 };
 use crate::identity_file;
 use seedbank_formats::PublicKey;
@@ -48,7 +48,7 @@ impl Default for InitOptions {
             listen: LISTEN_DEFAULT,
             metrics: SocketAddr::new(LISTEN_DEFAULT.ip(), 0),
             capacity: ByteSize(100_000_000_000),
-            reserve: reserve_default(),
+            reserve: RESERVE_DEFAULT,
             region: "unknown".to_owned(),
             operator: None,
             prices: Prices::default(),
@@ -131,7 +131,7 @@ fn render(options: &InitOptions, key: &PublicKey) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let operator = options.operator.clone().unwrap_or_else(|| format!("operator-{}", key.short()));
     let (open, open_quota) = match options.strangers {
-        Strangers::Refused => (false, open_quota_default()),
+        Strangers::Refused => (false, OPEN_QUOTA_DEFAULT),
         Strangers::Welcome { quota } => (true, quota),
     };
     let InitOptions { listen, metrics, capacity, reserve, prices, .. } = options;
@@ -167,14 +167,6 @@ fn render(options: &InitOptions, key: &PublicKey) -> String {
         text.push_str("\n# [[clients]]\n# key = \"64 hex digits\"\n# quota = \"1TB\"\n");
     }
     text
-}
-
-/// Whether a name will do as operator or region.
-///
-/// # Errors
-/// What is wrong with it, as the end of a sentence.
-pub fn check_name(name: &str) -> Result<(), String> {
-    config::check_name("name", name).map_err(|(_, reason)| reason)
 }
 
 #[cfg(test)]

@@ -24,9 +24,11 @@ mod tokens;
 mod upkeep;
 
 pub use byte_size::{ByteSize, ByteSizeError};
-pub use config::{CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, Limits, Strangers};
+pub use config::{
+    CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, Limits, OPEN_QUOTA_DEFAULT, RESERVE_DEFAULT, Strangers,
+};
 pub use identity_file::{IDENTITY_FILE, IdentityError};
-pub use init::{DATA_DIR, InitError, InitOptions, InitReport, check_name, init};
+pub use init::{DATA_DIR, InitError, InitOptions, InitReport, init};
 pub use metrics::Counters;
 pub use run::{RunError, RunOptions, Serving, run};
 pub use status::{Liveness, Mode, STATUS_FILE, Status, StatusError, StatusReport, StatusUsage, status};

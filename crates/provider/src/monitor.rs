@@ -121,3 +121,43 @@ fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Full<B
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Monitor;
+    use crate::metrics::Metrics;
+    use http::{Method, Request};
+    use http_body_util::BodyExt;
+    use seedbank_store::testing::MemDisk;
+    use seedbank_store::{Config, Store, StoreId};
+    use std::sync::Arc;
+
+    async fn page(monitor: &Arc<Monitor>, method: Method, path: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let (head, body) = Arc::clone(monitor).answer(&request).await.into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn read_only_provider_is_not_healthy_and_says_why() {
+        let (disk, id) = (MemDisk::default(), StoreId([1; 32]));
+        Store::create(&disk, id).unwrap();
+        let monitor = Arc::new(Monitor {
+            metrics: Arc::new(Metrics::new()),
+            store: Arc::new(Store::open(Arc::new(disk), Config::new(id, 1 << 30)).unwrap()),
+            gate: Arc::default(),
+        });
+        assert_eq!(page(&monitor, Method::GET, "/healthz").await, (200, "ok\n".to_owned()));
+        monitor.gate.close("the disk hangs");
+        let expected = (503, "read-only: the disk hangs\n".to_owned());
+        assert_eq!(page(&monitor, Method::GET, "/healthz").await, expected);
+        assert!(page(&monitor, Method::GET, "/metrics").await.1.contains("seedbank_provider_read_only 1\n"));
+        monitor.gate.open();
+        assert_eq!(page(&monitor, Method::GET, "/healthz").await.0, 200);
+        monitor.store.stop_writing("the disk fails");
+        assert_eq!(page(&monitor, Method::GET, "/healthz").await.0, 503);
+        assert_eq!(page(&monitor, Method::POST, "/metrics").await.0, 405);
+        assert_eq!(page(&monitor, Method::GET, "/").await.0, 404);
+    }
+}

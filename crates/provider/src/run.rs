@@ -153,6 +153,7 @@ pub async fn run(
 
     // The receiver hears nothing, ever: it notices when the last sender is gone.
     let (feeding, mut fed) = mpsc::channel::<()>(1);
+    let disk = DiskThreads::new();
     let service = Service {
         config: Arc::clone(&config),
         key: Arc::clone(&key),
@@ -161,7 +162,7 @@ pub async fn run(
         metrics: Arc::clone(&metrics),
         tokens: Arc::new(CheckedTokens::default()),
         buffers: Buffers::new(config.limits.buffers.0),
-        disk: DiskThreads::new(),
+        disk: disk.clone(),
         slots: RequestSlots::new(config.limits.requests_per_client),
         room_wanted: Arc::clone(&room_wanted),
         feeding,
@@ -227,6 +228,7 @@ pub async fn run(
     let ended = timeout(options.grace, async {
         while background.join_next().await.is_some() {}
         let _none = fed.recv().await;
+        disk.idle().await;
     });
     if ended.await.is_err() {
         warn!("background work cut at shutdown: the disk hangs");
@@ -243,9 +245,12 @@ pub async fn run(
 }
 
 fn server_limits(config: &Config) -> ServerLimits {
+    // A team's processes behind one address all connect at the same moment, when their job starts.
     ServerLimits {
         connections_max: config.limits.connections,
         connections_per_source_max: config.limits.connections_per_address,
+        handshakes_max: config.limits.connections,
+        handshakes_per_source_max: config.limits.connections_per_address,
         ..ServerLimits::default()
     }
 }

@@ -72,6 +72,10 @@ impl Handler for Service {
             Err(problem) => Err(problem),
         };
         let (response, outcome) = match answer {
+            // A stale head is refused with the newer one instead of a problem.
+            Ok(response) if response.status() == StatusCode::CONFLICT => {
+                (response, Outcome::Refused(ProblemCode::StaleHead))
+            }
             Ok(response) => (response, Outcome::Done),
             Err(problem) => {
                 let route = name.map_or("none", RouteName::as_str);

@@ -19,8 +19,8 @@ use tracing::{error, info, warn};
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// A busy disk takes seconds for a sync, a dead one takes for ever.
 const PROBE_LATE: Duration = Duration::from_secs(10);
-/// Claims end at whole seconds, and nobody waits for it.
-const COLLECT_EVERY: Duration = Duration::from_secs(10);
+/// A claim that ended gives no right any more; only its space waits for this, and each time walks the whole index.
+const COLLECT_EVERY: Duration = Duration::from_secs(30);
 /// Between two runs when there is more to do at once.
 const COLLECT_PAUSE: Duration = Duration::from_secs(1);
 /// Records that one run moves at most: a second of a slow disk.

@@ -2,7 +2,7 @@
 
 use super::{Admitted, Answer, Service, body_problem, failed, header, now};
 use crate::authority::{self, Standing, TokenFault};
-use crate::bounds::{BLOCK_BYTES, Memory, RequestSlot, counted};
+use crate::bounds::{BLOCK_BYTES, Block, RequestSlot, counted};
 use crate::gate::read_only;
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
@@ -18,9 +18,12 @@ use seedbank_store::{NewClaim, Put, PutError, PutStart, ReadError, SliceAnswer, 
 use seedbank_transport::{Body, BodySender, FRAME_BYTES, Incoming, answer_bytes};
 use std::ops::Range;
 
-/// A fragment on its way in takes a block of its own and, while it is short enough to be packed, up to three times its
-/// length inside the store.
-const PUT_MEMORY_FACTOR: usize = 4;
+/// What the store takes of memory for a fragment on its way in, beside our block: up to three times the length of one
+/// that is packed, and of a longer one only its hashes.
+fn memory_in_store(length: u64) -> usize {
+    let bytes = if length < block_len() { length.saturating_mul(3) } else { length / 64 };
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
 
 /// A proof takes its range three times: data, slice, and the check of the slice; and its outboard.
 const PROOF_MEMORY_FACTOR: usize = 3;
@@ -44,28 +47,24 @@ impl Service {
 
         let length = body.length().unwrap_or(0);
         let block_bytes = usize::try_from(length).unwrap_or(usize::MAX).clamp(1, BLOCK_BYTES);
-        let memory = self.buffers.take(block_bytes * PUT_MEMORY_FACTOR).await?;
+        let block = self.buffers.block(block_bytes, memory_in_store(length)).await?;
         let claim = NewClaim { client: peer, until, access: store_access(access) };
         let store = self.store.clone();
         let begun = self.disk.run(move || store.begin_put(id, length, claim, now)).await?;
         let stored = match begun.map_err(|error| self.put_problem(error))? {
             PutStart::Held(stored) => stored,
-            PutStart::Receive(put) => self.receive(put, &mut body, block_bytes).await?,
+            PutStart::Receive(put) => self.receive(put, &mut body, block).await?,
         };
-        drop((memory, slot));
+        drop(slot);
         let receipt = self.receipt(peer, stored.id, stored.length, stored.until);
         self.metrics.sent(RouteName::PutFragment, receipt.len());
         Ok(answer_bytes(StatusCode::CREATED, receipt))
     }
 
     /// Carries a body into the store block by block, in one buffer that goes back and forth.
-    async fn receive(
-        &self,
-        mut put: Put,
-        body: &mut Incoming,
-        block_bytes: usize,
-    ) -> Result<Stored, Problem> {
-        let mut block = Vec::with_capacity(block_bytes);
+    async fn receive(&self, mut put: Put, body: &mut Incoming, mut block: Block) -> Result<Stored, Problem> {
+        let block_bytes = block.len();
+        block.clear();
         loop {
             let piece = body.next().await.transpose().map_err(|error| body_problem(&error))?;
             let ended = piece.is_none();
@@ -85,7 +84,7 @@ impl Service {
         }
     }
 
-    async fn write_block(&self, mut put: Put, mut block: Vec<u8>) -> Result<(Put, Vec<u8>), Problem> {
+    async fn write_block(&self, mut put: Put, mut block: Block) -> Result<(Put, Block), Problem> {
         let written = self.disk.run(move || {
             put.write(&block)?;
             block.clear();
@@ -105,13 +104,13 @@ impl Service {
         if range.end > length {
             return Err(range_outside(length));
         }
-        let block = Block { service: self, id, range: range.start..range.end.min(range.start + block_len()) };
-        let first = block.read().await?;
-        let body = if block.range == range {
-            self.metrics.sent(RouteName::GetFragment, first.0.len());
-            Body::from(counted(first.0, (first.1, slot)))
+        let first_range = range.start..range.end.min(range.start + block_len());
+        let first = self.read_block(id, first_range.clone()).await?;
+        let body = if first_range == range {
+            self.metrics.sent(RouteName::GetFragment, first.len());
+            Body::from(counted(first, slot))
         } else {
-            self.feed(id, first, block.range.end..range.end, slot)
+            self.feed(id, first, first_range.end..range.end, slot)
         };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
@@ -127,8 +126,8 @@ impl Service {
 
     /// A body that is read as the client takes it. Its first block is there already, so that what can be said with a
     /// status was said.
-    fn feed(&self, id: FragmentId, first: (Vec<u8>, Memory), rest: Range<u64>, slot: RequestSlot) -> Body {
-        let first_len = u64::try_from(first.0.len()).expect("a block is countable");
+    fn feed(&self, id: FragmentId, first: Block, rest: Range<u64>, slot: RequestSlot) -> Body {
+        let first_len = u64::try_from(first.len()).expect("a block is countable");
         let (sender, body) = Body::produced(first_len + (rest.end - rest.start));
         let (service, feeding) = (self.clone(), self.feeding.clone());
         tokio::spawn(async move {
@@ -145,12 +144,12 @@ impl Service {
         &self,
         sender: &BodySender,
         id: FragmentId,
-        first: (Vec<u8>, Memory),
+        first: Block,
         mut rest: Range<u64>,
     ) -> Result<(), Problem> {
         let mut next = first;
         loop {
-            let mut bytes: Bytes = counted(next.0, next.1);
+            let mut bytes: Bytes = counted(next, ());
             while !bytes.is_empty() {
                 let frame = bytes.split_to(bytes.len().min(FRAME_BYTES));
                 let frame_len = frame.len();
@@ -162,11 +161,19 @@ impl Service {
             if rest.is_empty() {
                 return Ok(());
             }
-            let block =
-                Block { service: self, id, range: rest.start..rest.end.min(rest.start + block_len()) };
-            next = block.read().await?;
-            rest.start = block.range.end;
+            let end = rest.end.min(rest.start + block_len());
+            next = self.read_block(id, rest.start..end).await?;
+            rest.start = end;
         }
+    }
+
+    /// A stretch of a fragment, at most a block long.
+    async fn read_block(&self, id: FragmentId, range: Range<u64>) -> Result<Block, Problem> {
+        let bytes = usize::try_from(range.end - range.start).expect("a block fits into memory");
+        let mut block = self.buffers.block(bytes, 0).await?;
+        let store = self.store.clone();
+        let read = self.disk.run(move || store.read_into(&id, range.start, &mut block).map(|()| block));
+        read.await?.map_err(|error| read_problem(&error))
     }
 
     pub(super) async fn get_proof(&self, id: FragmentId, range: Range<u64>, admitted: Admitted) -> Answer {
@@ -204,7 +211,7 @@ impl Service {
         bytes.extend_from_slice(&slice);
         drop(slice);
         self.metrics.sent(RouteName::GetProof, bytes.len());
-        Ok(answer_bytes(StatusCode::OK, counted(bytes, (memory, slot))))
+        Ok(answer_bytes(StatusCode::OK, counted(Box::new(bytes), (memory, slot))))
     }
 
     /// Whether the caller may read the fragment, by its claims and by the token that it shows.
@@ -232,28 +239,6 @@ impl Service {
             PutError::ReadOnly { reason } => read_only(&reason),
             PutError::WrongHash { .. } => Problem::new(ProblemCode::HashMismatch, error.to_string()),
         }
-    }
-}
-
-/// A stretch of a fragment that fits into memory.
-struct Block<'a> {
-    service: &'a Service,
-    id: FragmentId,
-    range: Range<u64>,
-}
-
-impl Block<'_> {
-    async fn read(&self) -> Result<(Vec<u8>, Memory), Problem> {
-        let (id, start) = (self.id, self.range.start);
-        let bytes = usize::try_from(self.range.end - start).expect("a block fits into memory");
-        let memory = self.service.buffers.take(bytes).await?;
-        let store = self.service.store.clone();
-        let read = self.service.disk.run(move || {
-            let mut block = vec![0; bytes];
-            store.read_into(&id, start, &mut block).map(|()| block)
-        });
-        let block = read.await?.map_err(|error| read_problem(&error))?;
-        Ok((block, memory))
     }
 }
 

@@ -9,7 +9,7 @@ use seedbank_formats::head::Head;
 use seedbank_protocol::messages::{Problem, ProblemCode};
 use seedbank_protocol::routes::{HEAD_BYTES_MAX, RouteName};
 use seedbank_store::{HeadError, PutHeadError};
-use seedbank_transport::{Body, answer_bytes, answer_problem};
+use seedbank_transport::{Body, answer_bytes};
 
 impl Service {
     pub(super) async fn put_head(&self, dataset: DatasetId, mut admitted: Admitted) -> Answer {
@@ -29,7 +29,7 @@ impl Service {
             }
             Err(PutHeadError::Stale { newest }) if newest.bytes.is_empty() => {
                 let message = format!("a head of sequence {} was here, and rotted", newest.sequence);
-                Ok(answer_problem(&Problem::new(ProblemCode::StaleHead, message)))
+                Err(Problem::new(ProblemCode::StaleHead, message))
             }
             Err(PutHeadError::Stale { newest }) => {
                 tracing::debug!(%dataset, sequence, newest = newest.sequence, "stale head refused");
@@ -50,7 +50,7 @@ impl Service {
         match self.disk.run(move || store.head(&dataset)).await? {
             Ok(Some(head)) => {
                 self.metrics.sent(RouteName::GetHead, head.bytes.len());
-                Ok(answer_bytes(StatusCode::OK, counted(head.bytes, (memory, admitted.slot))))
+                Ok(answer_bytes(StatusCode::OK, counted(Box::new(head.bytes), (memory, admitted.slot))))
             }
             Ok(None) => Err(Problem::new(ProblemCode::NotFound, "this provider has no head of that dataset")),
             Err(error @ HeadError::Rotten { .. }) => {

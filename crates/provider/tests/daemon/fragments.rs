@@ -207,7 +207,7 @@ async fn one_key_can_not_take_every_place() {
     let (client, other) = (provider.client(), provider.caller(&key(9)));
     let stored = fragment(1, 8 * MIB);
     client.put(&stored, Access::Public).await.unwrap();
-    // A reader that takes the first bytes and no more holds its place.
+    // Of two at once of one key one may be sent away; another key's is not.
     let (first, second, third) =
         tokio::join!(client.get(&stored, None), client.get(&stored, None), other.get(&stored, None));
     let refused = [&first, &second].into_iter().filter(|answer| answer.is_err()).count();

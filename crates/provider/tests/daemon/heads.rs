@@ -44,6 +44,8 @@ async fn newest_head_is_kept_for_anyone() {
     assert_eq!(put(&new).await.unwrap(), HeadPut::Stored);
     assert_eq!(put(&old).await.unwrap(), HeadPut::Newer(new.clone()));
     assert_eq!(reader.client.get_head(&reader.peer, dataset()).await.unwrap(), new);
+    let stale = "seedbank_provider_requests_total{route=\"put_head\",code=\"stale_head\"}";
+    assert_eq!(provider.metric(stale).await.to_bits(), 1f64.to_bits());
 }
 
 #[tokio::test]
