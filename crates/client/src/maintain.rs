@@ -82,6 +82,20 @@ impl Maintenance {
         &self.network
     }
 
+    /// The datasets of the books.
+    ///
+    /// # Errors
+    /// [`StepError`].
+    pub async fn datasets(&self) -> Result<Vec<Dataset>, StepError> {
+        self.ask::<_, StepError>(|books| books.datasets()).await
+    }
+
+    /// Whether a dataset's keys are at hand: without them it is neither completed nor collected.
+    #[must_use]
+    pub fn has_keys(&self, dataset: &Dataset) -> bool {
+        (self.keys)(dataset).is_some()
+    }
+
     /// Asks the books where waiting holds nobody else up.
     async fn ask<T, E>(
         &self,

@@ -1,15 +1,13 @@
 //! Opens an owner's books the way that is open: through the running steward, or by keeping them oneself for a while.
 
 use crate::carrier::{SocketCarrier, absent};
-use seedbank_catalog::{Carrier, Catalog, Local, OpenError};
-use seedbank_formats::Timestamp;
+use seedbank_catalog::{Catalog, Local, OpenError};
+use seedbank_client::SharedBooks;
+use seedbank_client::network::wall_clock;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// The books, from wherever they are kept, for any number of threads.
-pub type SharedBooks = Arc<dyn Carrier + Send + Sync>;
+use std::time::{Duration, Instant};
 
 /// Where an owner's books are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +67,4 @@ pub(crate) fn open_books_within(
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// The wall clock: read here, at the edge, and passed on as an argument.
-pub(crate) fn wall_clock() -> Timestamp {
-    Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }

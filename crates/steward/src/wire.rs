@@ -18,7 +18,6 @@ pub(crate) const LINE_PATIENCE: Duration = Duration::from_secs(30);
 /// The answer to one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "one reply is in flight at a time")]
 pub(crate) enum Reply {
     /// It was done, and is on disk.
     Ok(Response),

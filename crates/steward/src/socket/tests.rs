@@ -1,7 +1,8 @@
 use super::{BindError, Line, Socket, read_line};
-use crate::books::{BooksPaths, open_books, open_books_within, wall_clock};
+use crate::books::{BooksPaths, open_books, open_books_within};
 use crate::carrier::SocketCarrier;
 use seedbank_catalog::{Books, Carrier, Catalog, CatalogError, Local, OpenError, Request, Response};
+use seedbank_client::network::wall_clock;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,0 +1,176 @@
+//! What the steward counts, for Prometheus.
+
+use crate::rounds::Step;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// From a look at the jobs to the collection of a large dataset.
+const STEP_SECONDS: [f64; 12] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    step: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    step: &'static str,
+    outcome: &'static str,
+}
+
+type Amount = Gauge<u64, AtomicU64>;
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepOutcome {
+    /// It did what it could.
+    Done,
+    /// It stopped early; its log line says why.
+    Failed,
+}
+
+/// The steward's metrics.
+pub(crate) struct Metrics {
+    registry: Registry,
+    steps: Family<OutcomeLabels, Counter>,
+    step_duration: Family<StepLabels, Histogram, fn() -> Histogram>,
+    /// Requests that were done for other processes.
+    pub(crate) requests: Counter,
+    /// Fragments that found a holder.
+    pub(crate) fragments_completed: Counter,
+    /// Claims that last longer now.
+    pub(crate) claims_renewed: Counter,
+    /// Fragments that their holders did not have any more.
+    pub(crate) fragments_lost: Counter,
+    /// Jobs that were done.
+    pub(crate) jobs_done: Counter,
+    /// Jobs that will be tried again.
+    pub(crate) jobs_failed: Counter,
+    /// Segments that collections gave up.
+    pub(crate) segments_collected: Counter,
+    /// Providers that the books know.
+    pub(crate) providers: Amount,
+    /// Providers that answered the last greeting.
+    pub(crate) providers_answering: Amount,
+    /// Datasets in the books.
+    pub(crate) datasets: Amount,
+    /// Fragments that nobody holds.
+    pub(crate) fragments_missing: Amount,
+    /// Jobs that wait.
+    pub(crate) jobs_waiting: Amount,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::with_prefix("seedbank_steward"),
+            steps: Family::default(),
+            step_duration: Family::new_with_constructor(|| Histogram::new(STEP_SECONDS)),
+            requests: Counter::default(),
+            fragments_completed: Counter::default(),
+            claims_renewed: Counter::default(),
+            fragments_lost: Counter::default(),
+            jobs_done: Counter::default(),
+            jobs_failed: Counter::default(),
+            segments_collected: Counter::default(),
+            providers: Amount::default(),
+            providers_answering: Amount::default(),
+            datasets: Amount::default(),
+            fragments_missing: Amount::default(),
+            jobs_waiting: Amount::default(),
+        };
+        metrics.register();
+        // A counter that appears with its first event hides that event from rates.
+        for step in Step::ALL.map(Step::as_str) {
+            for outcome in [StepOutcome::Done, StepOutcome::Failed] {
+                let _ = metrics.steps.get_or_create(&OutcomeLabels { step, outcome: outcome.as_str() });
+            }
+            let _ = metrics.step_duration.get_or_create(&StepLabels { step });
+        }
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("steps", "Background steps by how they ended", self.steps.clone());
+        registry.register_with_unit(
+            "step_duration",
+            "Time that background steps took",
+            Unit::Seconds,
+            self.step_duration.clone(),
+        );
+        for (name, help, counter) in [
+            ("requests", "Requests to the books that were done for other processes", &self.requests),
+            ("fragments_completed", "Fragments that found a holder", &self.fragments_completed),
+            ("claims_renewed", "Claims renewed", &self.claims_renewed),
+            ("fragments_lost", "Fragments that their holders did not have any more", &self.fragments_lost),
+            ("jobs_done", "Jobs done", &self.jobs_done),
+            ("jobs_failed", "Jobs that failed and will be tried again", &self.jobs_failed),
+            ("segments_collected", "Segments given up by collections", &self.segments_collected),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("providers", "Providers known", &self.providers),
+            ("providers_answering", "Providers that answered the last greeting", &self.providers_answering),
+            ("datasets", "Datasets", &self.datasets),
+            ("fragments_missing", "Fragments that nobody holds, up to 10000", &self.fragments_missing),
+            ("jobs_waiting", "Jobs not done yet, up to 10000", &self.jobs_waiting),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+
+    /// Counts a step that ended.
+    pub(crate) fn stepped(&self, step: Step, outcome: StepOutcome, took: Duration) {
+        let (step, outcome) = (step.as_str(), outcome.as_str());
+        self.steps.get_or_create(&OutcomeLabels { step, outcome }).inc();
+        self.step_duration.get_or_create(&StepLabels { step }).observe(took.as_secs_f64());
+    }
+
+    /// Everything in the text format of OpenMetrics.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string can't fail");
+        text
+    }
+}
+
+impl StepOutcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            StepOutcome::Done => "done",
+            StepOutcome::Failed => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Metrics, StepOutcome};
+    use crate::rounds::Step;
+    use std::time::Duration;
+
+    #[test]
+    fn every_step_is_there_from_the_start_and_counts() {
+        let metrics = Metrics::new();
+        metrics.stepped(Step::Work, StepOutcome::Failed, Duration::from_millis(3));
+        metrics.claims_renewed.inc_by(7);
+        let text = metrics.encode();
+        for expected in [
+            "seedbank_steward_steps_total{step=\"work\",outcome=\"failed\"} 1\n",
+            "seedbank_steward_steps_total{step=\"collect\",outcome=\"done\"} 0\n",
+            "seedbank_steward_step_duration_seconds_count{step=\"work\"} 1\n",
+            "seedbank_steward_claims_renewed_total 7\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in {text}");
+        }
+    }
+}
