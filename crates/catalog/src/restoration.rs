@@ -4,7 +4,7 @@ use crate::error::CatalogError;
 use crate::names::{check_dataset_name, check_ref_name};
 use crate::records::Restoration;
 use crate::segments::SegmentState;
-use crate::turn::{DatasetNumber, Turn};
+use crate::turn::{DatasetNumber, Turn, Urgency};
 use rusqlite::params;
 use seedbank_formats::Timestamp;
 
@@ -38,6 +38,10 @@ impl Turn<'_> {
             && head.sequence >= self.sequence(dataset)?
         {
             self.put_head(dataset, head, &part.counts)?;
+            // The map behind a head can't list the segments that only the head locates: the next one must.
+            for segment in &head.segments {
+                self.note_placement_change(dataset, *segment, Urgency::CanWait)?;
+            }
         }
         Ok(())
     }

@@ -754,7 +754,12 @@ fn a_checkpoint_restores_a_dataset_in_parts() {
     assert_eq!(desk.numbers(), [0, 1]);
     assert_eq!(desk.head(DATASET).unwrap(), Some(head));
     assert_eq!(desk.due_claims(Timestamp(1), 99).unwrap().len(), 8, "all claims are due");
-    assert!(desk.changes(DATASET).unwrap().is_empty());
+    let newest = Change { list: NumberedList::Map, number: 1 };
+    assert_eq!(
+        desk.changes(DATASET).unwrap(),
+        [newest],
+        "the map behind the head does not know its own segment"
+    );
     let push = desk.push();
     assert_eq!(push.first_segment, SegmentNumber(20));
     let commit = desk.prepare(push.lease, 2, 20);

@@ -3,6 +3,13 @@
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, SealKeys, SigningKey};
 use seedbank_formats::{DatasetId, PublicKey};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where a dataset's deduplication index lies, in the folder of all of them. An index is one dataset's.
+#[must_use]
+pub fn index_folder(index_dir: &Path, dataset: &DatasetId) -> PathBuf {
+    index_dir.join(dataset.to_string())
+}
 
 /// Whether a dataset's key is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,6 +58,19 @@ pub struct Traffic {
     pub fragments_sent: AtomicU64,
     /// Bytes of fragments sent.
     pub bytes_sent: AtomicU64,
+    asked: Mutex<BTreeMap<PublicKey, u64>>,
+}
+
+impl Traffic {
+    /// Requests for ranges by the provider that was asked, those that were given up included.
+    #[must_use]
+    pub fn asked(&self) -> BTreeMap<PublicKey, u64> {
+        self.asked.lock().expect("a map clone does not panic").clone()
+    }
+
+    fn ask(&self, provider: &PublicKey) {
+        *self.asked.lock().expect("a map insert does not panic").entry(*provider).or_default() += 1;
+    }
 }
 
 /// Connections to providers, their addresses, and what is known of their speed and honesty.
@@ -102,6 +115,15 @@ impl Network {
         let mut known = self.addresses.write().expect("nothing panics while it holds the addresses");
         for (key, address) in addresses {
             known.insert(*key, address.to_owned());
+        }
+    }
+
+    /// Learns where providers may be reached of which nothing is known yet. Hints in heads and maps are as old as those:
+    /// they never replace what the books or a person said.
+    pub fn hint<'a>(&self, addresses: impl IntoIterator<Item = (&'a PublicKey, &'a String)>) {
+        let mut known = self.addresses.write().expect("nothing panics while it holds the addresses");
+        for (key, address) in addresses {
+            known.entry(*key).or_insert_with(|| address.clone());
         }
     }
 
@@ -255,6 +277,7 @@ impl Network {
         range: Range<u64>,
         token: Option<&[u8]>,
     ) -> Result<Bytes, CallError> {
+        self.traffic.ask(provider);
         let (began, len) = (Instant::now(), range.end - range.start);
         let result = self.client.get_range(&self.peer(provider), *id, range, token).await;
         self.traffic.range_requests.fetch_add(1, Ordering::Relaxed);
@@ -270,6 +293,7 @@ impl Network {
         range: Range<u64>,
         token: Option<&[u8]>,
     ) -> Result<Proof, CallError> {
+        self.traffic.ask(provider);
         let (began, len) = (Instant::now(), range.end - range.start);
         let result = self.client.get_proof(&self.peer(provider), *id, range, token).await;
         self.traffic.range_requests.fetch_add(1, Ordering::Relaxed);

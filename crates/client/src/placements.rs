@@ -102,12 +102,12 @@ impl Placements {
             let bytes = read_page(reader, &here, index, at, hash).await?;
             if level == 0 {
                 let leaf = MapLeaf::decode(&bytes)?;
-                reader.network().learn(leaf.hints.iter().map(|(key, address)| (key, address.as_str())));
+                reader.network().hint(&leaf.hints);
                 self.learn(leaf.iter().cloned());
                 return Ok(());
             }
             let inner = MapInner::decode(&bytes)?;
-            reader.network().learn(inner.hints.iter().map(|(key, address)| (key, address.as_str())));
+            reader.network().hint(&inner.hints);
             let child = inner.child(slot_of(segment.0, level)).ok_or_else(not_there)?;
             if let ChildSegment::Other(placement) = child.segment {
                 here = Arc::new(placement.clone());

@@ -5,7 +5,7 @@
 //! interruption is recorded, so running the same push again sends only what is missing.
 
 use crate::commit::{self, Committed, NewTree};
-use crate::dataset::DatasetKeys;
+use crate::dataset::{DatasetKeys, index_folder};
 use crate::file_cache::FileCache;
 use crate::glob::Filter;
 use crate::ingest::{Counts, Ingest, Outlet, ReadFileError};
@@ -95,7 +95,7 @@ pub struct PushContext {
     pub dataset: Dataset,
     /// The dataset's policy.
     pub policy: Policy,
-    /// Folder of the deduplication index of all datasets.
+    /// Folder of the deduplication indexes: one folder in it for each dataset.
     pub index_dir: PathBuf,
     /// Folder of the file cache.
     pub cache_dir: PathBuf,
@@ -218,7 +218,8 @@ pub async fn push(
         return Err(problem.into());
     }
     progress.total(survey.totals.files, survey.totals.bytes);
-    let index = Arc::new(Index::open(&context.index_dir, context.dataset.id)?);
+    let index =
+        Arc::new(Index::open(&index_folder(&context.index_dir, &context.dataset.id), context.dataset.id)?);
     let mut attempt = 1;
     loop {
         match push_once(context, options, &index, &progress).await {

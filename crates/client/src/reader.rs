@@ -186,6 +186,11 @@ impl Reader {
         Ok(Arc::clone(loaded))
     }
 
+    /// What lies in a segment whose placement is known already.
+    pub(crate) async fn footer(&self, placement: &Arc<SegmentPlacement>) -> Result<Footer, ReadError> {
+        Ok(self.load(placement, ItemKind::Chunk).await?.footer.clone())
+    }
+
     /// One item of a segment whose placement is known already: how the placement map reads itself.
     pub(crate) async fn item_of(
         &self,

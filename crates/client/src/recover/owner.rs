@@ -1,0 +1,235 @@
+//! From a phrase's keys and one provider to all of an owner's datasets.
+
+use super::{RecoverError, Recovered, recover_dataset};
+use crate::dataset::{DatasetKeys, Visibility};
+use crate::heads::{CheckedHead, HeadsError, OpenDatasetError, OpenedHead, newest_head_of_all};
+use crate::home_dataset::{
+    HOME_DATASET_NAME, HOME_DATASET_SALT, HomeRecord, UnreadableRecord, home_dataset_id, owner_keys,
+    read_list,
+};
+use crate::network::Network;
+use crate::snapshot::SnapshotError;
+use crate::uploader::SharedBooks;
+use seedbank_catalog::records::ProviderProfile;
+use seedbank_catalog::{Books, CatalogError};
+use seedbank_formats::keys::{DatasetSecret, KeyEpoch};
+use seedbank_formats::{DatasetId, PublicKey};
+use seedbank_protocol::messages::{Accepting, Hello};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Each round asks the providers that the last one's head named. Honest heads name all there are in the first.
+const ROUNDS_MAX: usize = 4;
+
+/// Whoever does not greet in this time is not added to the books; the steward or a person may add it later.
+const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Providers greeted at once.
+const HELLOS_AT_ONCE: usize = 64;
+
+/// Why no dataset at all could be recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverOwnerError {
+    /// The home dataset can't be found or opened: try another provider.
+    #[error("the list of datasets: {0}")]
+    Home(#[source] OpenDatasetError),
+    /// The list can't be read.
+    #[error("the list of datasets: {0}")]
+    List(#[source] SnapshotError),
+    /// The books can't be written.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The process is ending.
+    #[error("recovery was stopped")]
+    Stopped,
+}
+
+/// Why one dataset could not be recovered; others may have been.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverOneError {
+    /// Its head can't be found or opened.
+    #[error(transparent)]
+    Open(#[from] OpenDatasetError),
+    /// What is behind the head can't be read, or the books say no.
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
+}
+
+/// How the recovery of one dataset went.
+#[derive(Debug)]
+pub struct DatasetOutcome {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// What the list calls it.
+    pub name: String,
+    /// What came of it.
+    pub result: Result<Recovered, RecoverOneError>,
+}
+
+/// What was recovered of an owner.
+#[derive(Debug)]
+pub struct RecoveredOwner {
+    /// The list of datasets itself, which goes on from here with the next change to it.
+    pub home: DatasetOutcome,
+    /// Every dataset of the list.
+    pub datasets: Vec<DatasetOutcome>,
+    /// Files of the list that say nothing that this build understands.
+    pub unreadable: Vec<UnreadableRecord>,
+    /// Providers that were added to the books.
+    pub providers: Vec<PublicKey>,
+    /// Providers that heads and maps name and that did not greet. They are not in the books.
+    pub silent: Vec<PublicKey>,
+}
+
+/// Recovers an owner's books: the home dataset from `first`, whose address the network knows, and all datasets that it
+/// lists from the providers that it names. `secret` derives private datasets' secrets.
+///
+/// # Errors
+/// [`RecoverOwnerError`] when nothing can be recovered. A dataset that can't is reported, and the others go on.
+pub async fn recover_owner(
+    books: &SharedBooks,
+    network: &Arc<Network>,
+    owner: &PublicKey,
+    secret: impl Fn(&DatasetId, KeyEpoch) -> DatasetSecret,
+    first: PublicKey,
+    index_dir: &Path,
+) -> Result<RecoveredOwner, RecoverOwnerError> {
+    let mut search = Search { books, network, index_dir, known: vec![first] };
+    let home_id = home_dataset_id(owner);
+    let home_keys = |epoch| owner_keys(owner, HOME_DATASET_SALT, Visibility::Private, epoch, &secret);
+    let home = search.open_newest(home_id, home_keys).await.map_err(RecoverOwnerError::Home)?;
+    let list = read_list(&home).await.map_err(RecoverOwnerError::List)?;
+    let result = search.recover(&home, HOME_DATASET_NAME).await;
+    let home = DatasetOutcome { dataset: home_id, name: HOME_DATASET_NAME.to_owned(), result };
+    let mut datasets = Vec::with_capacity(list.records.len());
+    for record in list.records {
+        let result = search.find_and_recover(&record, owner, &secret).await;
+        datasets.push(DatasetOutcome { dataset: record.dataset, name: record.name, result });
+    }
+    let Greeted { added, silent } = add_providers(books, network, search.known).await?;
+    Ok(RecoveredOwner { home, datasets, unreadable: list.unreadable, providers: added, silent })
+}
+
+/// Where to look, which grows with everything that is found.
+struct Search<'a> {
+    books: &'a SharedBooks,
+    network: &'a Arc<Network>,
+    index_dir: &'a Path,
+    /// Providers that were named, in the order in which they were.
+    known: Vec<PublicKey>,
+}
+
+impl Search<'_> {
+    /// Adds providers, and says whether one is new.
+    fn meet(&mut self, providers: impl IntoIterator<Item = PublicKey>) -> bool {
+        let before = self.known.len();
+        for provider in providers {
+            if !self.known.contains(&provider) {
+                self.known.push(provider);
+            }
+        }
+        self.known.len() > before
+    }
+
+    /// The newest head of a dataset that any provider has of those known, and those that it leads to.
+    async fn open_newest(
+        &mut self,
+        dataset: DatasetId,
+        keys: impl Fn(KeyEpoch) -> DatasetKeys,
+    ) -> Result<OpenedHead, OpenDatasetError> {
+        let head = newest_head_of_all(self.network, &self.known, dataset).await?;
+        let mut opened = self.open(head, &keys).await?;
+        for _ in 1..ROUNDS_MAX {
+            if !self.meet(opened.body().hints.keys().copied()) {
+                break;
+            }
+            match newest_head_of_all(self.network, &self.known, dataset).await {
+                Ok(head) if head.head().sequence() > opened.head().head().sequence() => {
+                    opened = self.open(head, &keys).await?;
+                }
+                Err(error @ HeadsError::SignedTwice { .. }) => return Err(error.into()),
+                // Nobody else has a newer one, or whoever answered before no longer does.
+                Ok(_) | Err(HeadsError::NotFound { .. } | HeadsError::TooOld { .. }) => break,
+            }
+        }
+        Ok(opened)
+    }
+
+    async fn open(
+        &self,
+        head: CheckedHead,
+        keys: impl Fn(KeyEpoch) -> DatasetKeys,
+    ) -> Result<OpenedHead, OpenDatasetError> {
+        let keys = keys(head.epoch()?);
+        OpenedHead::open(self.network, &keys, head).await
+    }
+
+    async fn find_and_recover(
+        &mut self,
+        record: &HomeRecord,
+        owner: &PublicKey,
+        secret: impl Fn(&DatasetId, KeyEpoch) -> DatasetSecret,
+    ) -> Result<Recovered, RecoverOneError> {
+        // The list and the head are published one after the other: either may know the later epoch.
+        let keys = |epoch: KeyEpoch| {
+            owner_keys(owner, record.salt, record.visibility, epoch.max(record.epoch), &secret)
+        };
+        let opened = self.open_newest(record.dataset, keys).await?;
+        self.recover(&opened, &record.name).await
+    }
+
+    async fn recover(&mut self, opened: &OpenedHead, name: &str) -> Result<Recovered, RecoverOneError> {
+        let recovered = recover_dataset(self.books, opened, name, self.index_dir).await?;
+        self.meet(recovered.holders.iter().copied());
+        Ok(recovered)
+    }
+}
+
+struct Greeted {
+    added: Vec<PublicKey>,
+    silent: Vec<PublicKey>,
+}
+
+/// Greets providers, and adds those that answer to the books.
+async fn add_providers(
+    books: &SharedBooks,
+    network: &Arc<Network>,
+    providers: Vec<PublicKey>,
+) -> Result<Greeted, RecoverOwnerError> {
+    let mut profiles = Vec::new();
+    for some in providers.chunks(HELLOS_AT_ONCE) {
+        let mut hellos = JoinSet::new();
+        for provider in some.iter().copied() {
+            let network = Arc::clone(network);
+            hellos.spawn(async move {
+                let hello = tokio::time::timeout(HELLO_PATIENCE, network.hello(&provider)).await;
+                hello.ok().and_then(Result::ok).map(|hello| profile(&network, provider, hello))
+            });
+        }
+        while let Some(hello) = hellos.join_next().await {
+            profiles.extend(hello.map_err(|_ended| RecoverOwnerError::Stopped)?);
+        }
+    }
+    let added: BTreeSet<PublicKey> = profiles.iter().map(|profile| profile.key).collect();
+    let books = Arc::clone(books);
+    let put = move || profiles.into_iter().try_for_each(|profile| books.put_provider(profile));
+    tokio::task::spawn_blocking(put).await.map_err(|_ended| RecoverOwnerError::Stopped)??;
+    let silent = providers.into_iter().filter(|provider| !added.contains(provider)).collect();
+    Ok(Greeted { added: added.into_iter().collect(), silent })
+}
+
+/// What a provider says of itself, as the books keep it.
+fn profile(network: &Network, key: PublicKey, hello: Hello) -> ProviderProfile {
+    ProviderProfile {
+        key,
+        address: network.peer(&key).address,
+        operator: hello.operator,
+        region: hello.region,
+        capacity_bytes: hello.capacity_bytes,
+        free_bytes: hello.free_bytes,
+        accepting: hello.accepting != Accepting::Nobody,
+    }
+}
