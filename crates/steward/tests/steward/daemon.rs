@@ -1,7 +1,5 @@
 //! A whole steward in this process: its socket, its lock, its pages, and its end.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
-
 use seedbank_catalog::{Books, Catalog, OpenError};
 use seedbank_client::maintain::KeyLookup;
 use seedbank_client::network::Network;

@@ -1,0 +1,133 @@
+//! Each step against real providers.
+
+use crate::network::World;
+use seedbank_catalog::Books;
+use seedbank_client::maintain::Greeted;
+use seedbank_client::network::wall_clock;
+use seedbank_formats::PublicKey;
+use seedbank_testkit::TreeSpec;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+fn write_tree(folder: &Path, name: &str, seed: u64) -> PathBuf {
+    let tree = folder.join(name);
+    TreeSpec::tiny(seed).write(&tree).unwrap();
+    tree
+}
+
+/// How many fragments each provider holds by the books.
+fn holdings(world: &World) -> BTreeMap<PublicKey, usize> {
+    let mut holdings = BTreeMap::new();
+    for claim in world.books.due_claims(wall_clock().plus_seconds(1 << 30), 10_000).unwrap() {
+        *holdings.entry(claim.holding.provider).or_default() += 1;
+    }
+    holdings
+}
+
+/// Work until nothing is due.
+async fn work(world: &World) -> u64 {
+    let mut completed = 0;
+    loop {
+        let jobs = world.maintenance().work(wall_clock()).await.unwrap();
+        completed += jobs.fragments_completed;
+        if jobs.done + jobs.failed == 0 {
+            return completed;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_providers_fragments_find_other_holders() {
+    let mut world = World::start(6).await;
+    let tree = write_tree(world.folder.path(), "tree", 1);
+    let pushed = world.push(&tree).await;
+    let before = holdings(&world);
+    let total: usize = before.values().sum();
+    let (lost, count) =
+        before.iter().max_by_key(|(_, count)| **count).map(|(key, count)| (*key, *count)).unwrap();
+    world.take(lost).stop().await;
+    assert_eq!(world.books.forget_holdings(lost).unwrap(), count as u64);
+
+    assert_eq!(work(&world).await, count as u64);
+    assert!(world.books.missing_fragments(None, 10).unwrap().is_empty());
+    let after = holdings(&world);
+    assert_eq!(after.values().sum::<usize>(), total);
+    assert!(!after.contains_key(&lost));
+    world.check(pushed.version).await;
+    // Every claim is a real one.
+    let later = wall_clock().plus_seconds(40 * 24 * 60 * 60);
+    let renewed = world.maintenance().renew_claims(later).await.unwrap();
+    assert_eq!((renewed.renewed, renewed.lost, renewed.unanswered), (total as u64, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_provider_does_not_have_any_more_is_noticed_and_completed() {
+    let world = World::start(4).await;
+    let tree = write_tree(world.folder.path(), "tree", 2);
+    let pushed = world.push(&tree).await;
+    let (key, count) = holdings(&world).into_iter().next().unwrap();
+    // It throws away what nobody claims.
+    let claims = world.books.due_claims(wall_clock().plus_seconds(1 << 30), 10_000).unwrap();
+    let fragments: Vec<_> =
+        claims.iter().filter(|claim| claim.holding.provider == key).map(|claim| claim.fragment).collect();
+    world.network.release(&key, &fragments).await.unwrap();
+
+    let later = wall_clock().plus_seconds(40 * 24 * 60 * 60);
+    let renewed = world.maintenance().renew_claims(later).await.unwrap();
+    assert_eq!(renewed.lost, count as u64);
+    // There are four providers for four fragments: the same one gets them back.
+    assert_eq!(work(&world).await, count as u64);
+    assert_eq!(holdings(&world)[&key], count);
+    world.check(pushed.version).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_version_gives_back_what_no_other_needs() {
+    let world = World::start(4).await;
+    let first = write_tree(world.folder.path(), "first", 3);
+    let first = world.push(&first).await;
+    let second = write_tree(world.folder.path(), "second", 4);
+    let second = world.push(&second).await;
+    let nothing = world.maintenance().collect(world.keys.id, wall_clock()).await.unwrap();
+    assert!(nothing.collected.doomed.is_empty(), "{nothing:?}");
+    world.check(first.version).await;
+
+    let before: usize = holdings(&world).values().sum();
+    world.books.remove_version(world.keys.id, first.version).unwrap();
+    let collection = world.maintenance().collect(world.keys.id, wall_clock()).await.unwrap();
+    assert!(!collection.collected.doomed.is_empty(), "{collection:?}");
+    assert!(collection.live_bytes < nothing.live_bytes);
+    let released = world.maintenance().release().await.unwrap();
+    assert!(released.done > 0 && released.failed == 0, "{released:?}");
+    let after: usize = holdings(&world).values().sum();
+    // Small segments have three copies, others four fragments.
+    let freed = (before - after) / collection.collected.doomed.len();
+    assert!((3..=4).contains(&freed), "{before} {after}");
+    world.check(second.version).await;
+
+    // Pushed again, its chunks are stored again.
+    let again = world.push(&world.folder.path().join("first")).await;
+    world.check(again.version).await;
+    world.books.remove_dataset(world.keys.id).unwrap();
+    let released = world.maintenance().release().await.unwrap();
+    assert!(released.done > 0 && released.failed == 0, "{released:?}");
+    assert!(holdings(&world).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn providers_are_greeted_and_heads_reach_those_that_come_later() {
+    let mut world = World::start(4).await;
+    let tree = write_tree(world.folder.path(), "tree", 5);
+    world.push(&tree).await;
+    world.add_provider(4).await;
+    let gone = world.providers[0].key;
+    world.take(gone).stop().await;
+    let greeted = world.maintenance().greet_providers().await.unwrap();
+    assert_eq!(greeted, Greeted { known: 5, answered: 4, accepting: 4 });
+    let stats = world.books.providers().unwrap().into_iter().find(|p| p.profile.key == gone).unwrap().stats;
+    assert!(stats.failures_in_row > 0);
+
+    assert_eq!(world.maintenance().publish_heads().await.unwrap(), 1);
+    assert_eq!(world.books.head(world.keys.id).unwrap().unwrap().published.len(), 5);
+    assert_eq!(world.maintenance().publish_heads().await.unwrap(), 0);
+}
