@@ -12,11 +12,11 @@ mod private_file;
 mod ring;
 mod sealed;
 
-pub(crate) use dataset_key::{DatasetKey, DatasetKeyError, ParseProviderAddressError, ProviderAddress};
+pub(crate) use dataset_key::{DatasetKey, ProviderAddress};
 pub(crate) use passphrase::{
     PASSPHRASE_VARIABLE, Passphrase, PassphraseError, PassphraseSource, PassphraseUse,
 };
-pub(crate) use phrase::{Phrase, PhraseError};
+pub(crate) use phrase::Phrase;
 pub(crate) use private_file::create_private;
 pub(crate) use ring::KeyRing;
 pub(crate) use sealed::{GUESS_COST_DEFAULT, GuessCost, Protection, UnsealError};

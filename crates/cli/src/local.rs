@@ -4,6 +4,7 @@
 //! start. What runs is written to `network.json`, which is all that `down` and `status` need. A process is signalled
 //! only while its command line still names our folder, so a recycled process id is never hit.
 
+use crate::keystore::PASSPHRASE_VARIABLE;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// The steward's name among the processes.
+pub(crate) const STEWARD: &str = "steward";
 
 /// A process that was asked to stop has this long before it is killed: a provider finishes its group commit.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -97,7 +101,7 @@ impl Network {
 
     /// The providers, in order.
     pub(crate) fn providers(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|process| process.name != "steward")
+        self.processes.iter().filter(|process| process.name != STEWARD)
     }
 
     /// Asks every process to stop, the steward first, waits, and kills what is left. True if all stopped by themselves.
@@ -143,7 +147,12 @@ pub(crate) struct Starting {
 impl Starting {
     /// Begins with nothing; logs and `network.json` go to `dir`.
     pub(crate) fn new(dir: &Path, lifetime: Lifetime) -> Starting {
-        Starting { children: Vec::new(), network: Network { processes: Vec::new() }, dir: dir.to_owned(), lifetime }
+        Starting {
+            children: Vec::new(),
+            network: Network { processes: Vec::new() },
+            dir: dir.to_owned(),
+            lifetime,
+        }
     }
 
     /// Starts `seedbank ARGS`, whose command line must name `process_dir`, and waits until it says that it serves.
@@ -159,6 +168,10 @@ impl Starting {
         command.args(args).arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         if self.lifetime == Lifetime::WithParent {
             command.arg("--with-parent");
+        }
+        if name != STEWARD {
+            // Providers have no business with the owner's passphrase.
+            command.env_remove(PASSPHRASE_VARIABLE);
         }
         // A process group of its own: Ctrl-C reaches this program alone, which then stops them in order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -229,6 +242,12 @@ impl Running {
         self.network.stop(&self.dir).map(|_| ())
     }
 
+    /// A process's folder.
+    pub(crate) fn folder_of(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let process = self.network.processes.iter().find(|process| process.name == name);
+        Ok(process.with_context(|| format!("no process is called {name}"))?.dir.clone())
+    }
+
     /// Kills one process with SIGKILL and reaps it, as a crash would.
     pub(crate) fn kill(&mut self, name: &str) -> anyhow::Result<()> {
         let at = self
@@ -246,7 +265,8 @@ impl Running {
 /// Ends this process when its parent does. Called by daemons that were started with `--with-parent`.
 pub(crate) fn end_with_parent() -> anyhow::Result<()> {
     let parent = rustix::process::getppid();
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM)).context("asking to end with the parent")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+        .context("asking to end with the parent")?;
     if rustix::process::getppid() != parent || parent == Some(Pid::INIT) {
         bail!("the process that started this one is gone already");
     }

@@ -5,7 +5,7 @@ mod table;
 mod units;
 
 pub(crate) use table::{Align, table};
-pub(crate) use units::{ParseBytesError, bytes, count, duration, parse_bytes, rate};
+pub(crate) use units::{bytes, count, duration, parse_bytes};
 
 use serde::Serialize;
 use std::fmt;
@@ -77,6 +77,11 @@ impl Output {
     /// The format of the data.
     pub(crate) const fn format(self) -> DataFormat {
         self.format
+    }
+
+    /// Whether only failures are told.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.talk == Talk::Quiet
     }
 
     /// Prints a command's result: as one line of JSON, or as `text` makes it for people.

@@ -1,15 +1,17 @@
 //! One version, checked: signed by the dataset's owner, with the place of its tree.
 
 use crate::reader::{ReadError, Reader, Wanted};
-use crate::walk::{self, LocatedEntry};
+use crate::walk::{self, EntryWalk, LocatedEntry};
 use seedbank_formats::layout::ChildPlace;
 use seedbank_formats::path::TreePath;
 use seedbank_formats::place::Place;
+use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::receipt::SignedError;
 use seedbank_formats::seal::ItemKind;
 use seedbank_formats::tree::Entry;
 use seedbank_formats::version::{Version, version_item_id};
 use seedbank_formats::{PublicKey, VersionId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A version that its owner signed.
@@ -21,6 +23,19 @@ pub struct Snapshot {
     pub version: Version,
     /// Where its tree's root page and that page's layout lie.
     pub root: ChildPlace,
+}
+
+/// The entries of a version, one after another.
+pub struct Listing(EntryWalk);
+
+impl Listing {
+    /// The next path and what it is.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn next(&mut self) -> Result<Option<(TreePath, Entry)>, ReadError> {
+        Ok(self.0.next().await?.map(|located| (located.path, located.entry)))
+    }
 }
 
 /// Why a version can't be believed.
@@ -78,6 +93,34 @@ impl Snapshot {
             return Err(SnapshotError::WrongAuthor { id, author: version.author });
         }
         Ok(Snapshot { id, version, root })
+    }
+
+    /// All entries in order.
+    #[must_use]
+    pub fn entries(&self, reader: &Arc<Reader>) -> Listing {
+        Listing(EntryWalk::new(reader, self.version.tree.page, self.root))
+    }
+
+    /// Placements of every segment that holds something of this version, pages included. Reads the whole tree and all
+    /// manifests.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn segments(&self, reader: &Arc<Reader>) -> Result<Vec<Arc<SegmentPlacement>>, ReadError> {
+        let mut numbers = BTreeSet::from([self.root.page.segment, self.root.layout.segment]);
+        let mut entries = EntryWalk::new(reader, self.version.tree.page, self.root);
+        while let Some(located) = entries.next().await? {
+            numbers.extend(located.pages().flat_map(|place| [place.page.segment, place.layout.segment]));
+            let mut chunks = located.chunks(reader, 0);
+            while let Some((_, place)) = chunks.next().await? {
+                numbers.insert(place.segment);
+            }
+        }
+        let mut placements = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            placements.push(reader.placement(number).await?);
+        }
+        Ok(placements)
     }
 
     /// A path's entry: reads the pages from the root to it and no others.

@@ -164,6 +164,11 @@ pub(crate) struct LocatedEntry {
 }
 
 impl LocatedEntry {
+    /// Where the entry's manifest begins, if it has one.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = ChildPlace> + use<> {
+        self.manifest.into_iter()
+    }
+
     /// The entry's chunks in order with their places, from the one that holds byte `offset` on.
     pub(crate) fn chunks(&self, reader: &Arc<Reader>, offset: u64) -> ChunkWalk {
         let Entry::File { content, .. } = &self.entry else { return ChunkWalk::default() };

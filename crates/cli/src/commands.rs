@@ -1,0 +1,9 @@
+//! What each command does, one file a noun.
+
+pub(crate) mod bench;
+pub(crate) mod dataset;
+pub(crate) mod demo;
+pub(crate) mod key;
+pub(crate) mod network;
+pub(crate) mod provider;
+pub(crate) mod steward;

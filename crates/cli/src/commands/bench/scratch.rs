@@ -1,0 +1,103 @@
+//! A throw-away folder with a network in it, gone again however the measuring ends.
+
+use crate::app::App;
+use crate::commands::network::start;
+use crate::home::Home;
+use crate::local::{Lifetime, Running};
+use crate::output::{Output, Talk};
+use anyhow::Context;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A push or pull that was stopped half-way may write a file or two more while its folder is removed.
+const REMOVE_ATTEMPTS_MAX: u32 = 20;
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The folder, and the processes that serve from it.
+pub(crate) struct Scratch {
+    base: PathBuf,
+    running: Option<Running>,
+}
+
+impl Scratch {
+    /// Makes the folder below the system's temporary one, for its owner alone.
+    pub(crate) fn make() -> anyhow::Result<Scratch> {
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+        let base = std::env::temp_dir().join(format!("seedbank-bench-{:08x}", u32::from_le_bytes(random)));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&base);
+        made.with_context(|| format!("making {}", base.display()))?;
+        Ok(Scratch { base, running: None })
+    }
+
+    /// Starts a network in a home of its own and gives the program for that home, which keeps quiet.
+    pub(crate) fn start(&mut self, app: &App, providers: u16) -> anyhow::Result<App> {
+        let mut inner = app.at(Home::resolve(Some(&self.base.join("home")), None)?);
+        inner.output = Output::new(app.output.format(), Talk::Quiet);
+        self.running = Some(start(&inner, providers, 0, Lifetime::WithParent)?);
+        Ok(inner)
+    }
+
+    /// The network, once it runs.
+    pub(crate) fn running(&self) -> anyhow::Result<&Running> {
+        self.running.as_ref().context("the network has not been started")
+    }
+
+    /// Where the data goes.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.base.join(name)
+    }
+
+    /// Stops the network and removes the folder.
+    pub(crate) fn close(mut self) -> anyhow::Result<()> {
+        self.clear()
+    }
+
+    fn clear(&mut self) -> anyhow::Result<()> {
+        let stopped = self.running.take().map_or(Ok(()), Running::stop);
+        remove(&self.base)?;
+        stopped
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.base.exists() {
+            // On the way out of an error or an interruption, which is told already.
+            let _cleared = self.clear();
+        }
+    }
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(_busy) if attempts < REMOVE_ATTEMPTS_MAX => std::thread::sleep(REMOVE_PAUSE),
+            result => return result.with_context(|| format!("removing {}", folder.display())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scratch;
+
+    #[test]
+    fn folder_is_gone_once_it_is_closed_or_forgotten() {
+        let scratch = Scratch::make().unwrap();
+        let folder = scratch.path("inside");
+        std::fs::create_dir_all(&folder).unwrap();
+        scratch.close().unwrap();
+        assert!(!folder.parent().unwrap().exists());
+
+        let scratch = Scratch::make().unwrap();
+        let base = scratch.path("");
+        assert!(base.exists());
+        drop(scratch);
+        assert!(!base.exists());
+    }
+}

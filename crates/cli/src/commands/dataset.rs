@@ -1,0 +1,802 @@
+//! `seedbank dataset`: push, pull, read, list, check, remove, hand on.
+
+use crate::app::{App, dataset_keys};
+use crate::args::{Dataset as Command, DatasetKey};
+use crate::bar::Bar;
+use crate::keystore::{self, KeyRing, ProviderAddress, create_private};
+use crate::output::{Align, Output, bytes, table};
+use crate::source::{Opened, open};
+use crate::target::{Target, parse_range, parse_scheme};
+use anyhow::{Context, bail};
+use seedbank_catalog::index::Index;
+use seedbank_catalog::records::Dataset;
+use seedbank_catalog::{Books, CatalogError};
+use seedbank_client::SharedBooks;
+use seedbank_client::file_cache::FileCache;
+use seedbank_client::glob::Filter;
+use seedbank_client::home_dataset::{self, HOME_DATASET_NAME};
+use seedbank_client::maintain::Maintenance;
+use seedbank_client::network::wall_clock;
+use seedbank_client::pull::{self, PullReport};
+use seedbank_client::push::{self, Made, PushContext, PushOptions, PushReport, Rehash};
+use seedbank_client::restore::{Overwrite, RestoreOptions};
+use seedbank_formats::keys::{KeyEpoch, dataset_id};
+use seedbank_formats::path::TreePath;
+use seedbank_formats::policy::Policy;
+use seedbank_formats::seal::Compression;
+use seedbank_formats::{DatasetId, SegmentNumber};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Open questions of blame are waited for this long at the end of a command.
+const BLAME_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Push { name, path, message, exclude, rehash, public, scheme, branch, zstd } => {
+            let options = PushOptions {
+                source: path,
+                filter: Filter::parse::<String>(&[], &exclude)?,
+                branch,
+                message,
+                rehash: if rehash { Rehash::All } else { Rehash::Changed },
+                compression: zstd.map_or(Compression::Auto, |level| Compression::Zstd { level }),
+            };
+            let new = NewDataset { public, scheme: scheme.as_deref().map(parse_scheme).transpose()? };
+            let report = push_folder(app, &name, &new, &options).await?;
+            app.output.data(&Pushed::new(&name, &report), |_| push_text(&name, &report))?;
+            Ok(())
+        }
+        Command::Pull { name, dest, include, exclude, overwrite } => {
+            let overwrite = if overwrite { Overwrite::Yes } else { Overwrite::No };
+            let filter = Filter::parse(&include, &exclude)?;
+            let (opened, report) = pull_version(app, &name, &dest, &filter, overwrite).await?;
+            app.output.data(&Pulled::new(&opened, &report), |pulled| pull_text(pulled, &dest))?;
+            Ok(())
+        }
+        Command::Cat { file, range } => cat(app, &file, range.as_deref()).await,
+        Command::Ls { name: None } => list_datasets(app),
+        Command::Ls { name: Some(name) } => list_files(app, &name).await,
+        Command::Log { name } => log(app, &name).await,
+        Command::Show { name } => show(app, &name).await,
+        Command::Verify { name } => {
+            let (opened, report) = verify_version(app, &name).await?;
+            app.output.data(&Pulled::new(&opened, &report), |pulled| {
+                format!(
+                    "verified {} files, {} bytes, against version {}",
+                    pulled.files, pulled.bytes, pulled.version
+                )
+            })?;
+            Ok(())
+        }
+        Command::Rm { name, yes } => remove(app, &name, yes).await,
+        Command::Key(DatasetKey::Export { name, file }) => export(app, &name, &file),
+        Command::Key(DatasetKey::Import { file, name }) => import(app, &file, name.as_deref()),
+    }
+}
+
+/// What a dataset is made with, if it has to be made.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct NewDataset {
+    pub(crate) public: bool,
+    pub(crate) scheme: Option<seedbank_erasure::Scheme>,
+}
+
+/// Pushes a folder; makes the dataset if it is new.
+pub(crate) async fn push_folder(
+    app: &App,
+    name: &str,
+    new: &NewDataset,
+    options: &PushOptions,
+) -> anyhow::Result<PushReport> {
+    let target = Target::version(name)?;
+    if target.reference.is_some() {
+        bail!("push makes a new version: write {} without the @", target.name);
+    }
+    if !options.source.exists() {
+        bail!("no such file or folder: {}", options.source.display());
+    }
+    let ring = app.keys()?;
+    let books = app.books()?;
+    let network = App::network_of(&ring, &books)?;
+    if books.providers()?.is_empty() {
+        bail!(
+            "this home knows no provider: add some with `seedbank provider add KEY@HOST:PORT`, or run `seedbank up`"
+        );
+    }
+    let (dataset, made) = find_or_make(&ring, &books, name, new)?;
+    let context = push_context(app, &ring, &books, &network, dataset)?;
+    let bar = Arc::new(Bar::new("push", app.output.is_quiet()));
+    let pushed = push::push(&context, options, Arc::clone(&bar) as _).await;
+    bar.finish();
+    let report = pushed?;
+    if made == DatasetMade::Now {
+        publish_list(app, &ring, &books, &network).await?;
+    }
+    Ok(report)
+}
+
+pub(crate) fn push_context(
+    app: &App,
+    ring: &KeyRing,
+    books: &SharedBooks,
+    network: &Arc<seedbank_client::network::Network>,
+    dataset: Dataset,
+) -> anyhow::Result<PushContext> {
+    if dataset.owner != ring.identity().public() {
+        bail!("dataset {:?} belongs to another owner: only its owner's key signs versions", dataset.name);
+    }
+    let policy =
+        serde_json::from_slice(&dataset.policy).context("the dataset's policy in the books is damaged")?;
+    Ok(PushContext {
+        books: Arc::clone(books),
+        network: Arc::clone(network),
+        owner: ring.identity().clone(),
+        keys: dataset_keys(ring, &dataset)?,
+        dataset,
+        policy,
+        index_dir: app.home.index_dir(),
+        cache_dir: app.home.root().to_owned(),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DatasetMade {
+    Before,
+    Now,
+}
+
+fn find_or_make(
+    ring: &KeyRing,
+    books: &SharedBooks,
+    name: &str,
+    new: &NewDataset,
+) -> anyhow::Result<(Dataset, DatasetMade)> {
+    match books.dataset(name.to_owned()) {
+        Ok(mut dataset) => {
+            if new.public && !dataset.public {
+                bail!(
+                    "dataset {name:?} is private; what is published can't be taken back, so make a new public one"
+                );
+            }
+            if let Some(scheme) = new.scheme {
+                let mut policy: Policy = serde_json::from_slice(&dataset.policy)?;
+                if policy.scheme != Some(scheme) {
+                    policy.scheme = Some(scheme);
+                    dataset.policy = serde_json::to_vec(&policy)?;
+                    books.set_policy(dataset.id, dataset.policy.clone())?;
+                }
+            }
+            Ok((dataset, DatasetMade::Before))
+        }
+        Err(CatalogError::NoSuchDataset { .. }) => {
+            let mut salt = [0; 32];
+            getrandom::fill(&mut salt).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+            let owner = ring.identity().public();
+            let policy = Policy { scheme: new.scheme, ..Policy::default() };
+            let dataset = Dataset {
+                id: dataset_id(&owner, &salt),
+                name: name.to_owned(),
+                salt,
+                owner,
+                epoch: KeyEpoch(0),
+                public: new.public,
+                policy: serde_json::to_vec(&policy)?,
+                created: wall_clock(),
+            };
+            books.create_dataset(dataset.clone())?;
+            Ok((dataset, DatasetMade::Now))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Publishes the owner's list of datasets, from which a recovery phrase finds them again.
+async fn publish_list(
+    app: &App,
+    ring: &KeyRing,
+    books: &SharedBooks,
+    network: &Arc<seedbank_client::network::Network>,
+) -> anyhow::Result<()> {
+    let home = home_dataset::ensure(books, ring.identity().public(), wall_clock())?;
+    let context = push_context(app, ring, books, network, home)?;
+    home_dataset::publish_list(&context)
+        .await
+        .context("publishing the list of datasets, which recovery needs")?;
+    Ok(())
+}
+
+/// What a push prints as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pushed {
+    dataset: String,
+    version: String,
+    changed: bool,
+    entries: u64,
+    bytes: u64,
+    files_read: u64,
+    bytes_read: u64,
+    bytes_deduplicated: u64,
+    new_bytes: u64,
+    metadata_bytes: u64,
+    stored_bytes: u64,
+    segments: u64,
+    scheme: (usize, usize),
+    providers: usize,
+    missing_fragments: u64,
+    heads: u64,
+    failures: Vec<(String, String)>,
+}
+
+impl Pushed {
+    pub(crate) fn new(name: &str, report: &PushReport) -> Pushed {
+        Pushed {
+            dataset: name.to_owned(),
+            version: report.version.to_string(),
+            changed: report.made == Made::Version,
+            entries: report.entries,
+            bytes: report.bytes,
+            files_read: report.counts.files_read,
+            bytes_read: report.counts.bytes_read,
+            bytes_deduplicated: report.counts.bytes_deduplicated,
+            new_bytes: report.new_bytes,
+            metadata_bytes: report.metadata_bytes,
+            stored_bytes: report.stored_bytes,
+            segments: report.segments,
+            scheme: (report.scheme.data(), report.scheme.total()),
+            providers: report.holders.len(),
+            missing_fragments: report.missing,
+            heads: report.heads,
+            failures: report
+                .failures
+                .iter()
+                .map(|(key, why)| (key.to_string(), format!("{why:?}")))
+                .collect(),
+        }
+    }
+}
+
+fn push_text(name: &str, report: &PushReport) -> String {
+    let size = format!("{} entries, {}", report.entries, bytes(report.bytes));
+    if report.made == Made::Nothing {
+        return format!(
+            "{name} is unchanged: version {} has this tree already ({size})",
+            report.version.revision()
+        );
+    }
+    let scheme = report.scheme;
+    let mut text = format!(
+        "{name} version {}\n  {size}\n  {} new before coding ({} of it metadata), {} stored on {} providers\n  \
+         any {} of {} fragments bring a segment back; {} providers keep the head",
+        report.version.revision(),
+        bytes(report.new_bytes),
+        bytes(report.metadata_bytes),
+        bytes(report.stored_bytes),
+        report.holders.len(),
+        scheme.data(),
+        scheme.total(),
+        report.heads,
+    );
+    if report.missing > 0 {
+        text.push_str(&format!(
+            "\n  {} fragments have no holder yet; a running steward completes them",
+            report.missing
+        ));
+    }
+    for (provider, why) in &report.failures {
+        text.push_str(&format!("\n  provider {} disappointed: {why:?}", provider.short()));
+    }
+    text
+}
+
+/// Pulls a version into a folder.
+pub(crate) async fn pull_version(
+    app: &App,
+    name: &str,
+    dest: &Path,
+    filter: &Filter,
+    overwrite: Overwrite,
+) -> anyhow::Result<(Opened, PullReport)> {
+    let opened = open(app, &Target::version(name)?).await?;
+    let bar = Arc::new(Bar::new("pull", app.output.is_quiet()));
+    let options = RestoreOptions { overwrite, ..RestoreOptions::default() };
+    let pulled =
+        pull::pull(&opened.reader, &opened.snapshot, dest, filter, options, Arc::clone(&bar) as _).await;
+    bar.finish();
+    opened.reader.network().settle(BLAME_PATIENCE).await;
+    tell_findings(app.output, &opened);
+    Ok((opened, pulled?))
+}
+
+/// Reads and checks everything of a version.
+pub(crate) async fn verify_version(app: &App, name: &str) -> anyhow::Result<(Opened, PullReport)> {
+    let opened = open(app, &Target::version(name)?).await?;
+    let bar = Arc::new(Bar::new("verify", app.output.is_quiet()));
+    let verified = pull::verify(&opened.reader, &opened.snapshot, Arc::clone(&bar) as _).await;
+    bar.finish();
+    opened.reader.network().settle(BLAME_PATIENCE).await;
+    tell_findings(app.output, &opened);
+    Ok((opened, verified?))
+}
+
+/// Says who was found wrong on the way.
+fn tell_findings(output: Output, opened: &Opened) {
+    for finding in opened.reader.network().findings() {
+        output.say(format_args!(
+            "provider {} on fragment {}: {:?}{}",
+            finding.provider.short(),
+            finding.fragment.short(),
+            finding.verdict,
+            if finding.statement.is_some() { " (signed evidence)" } else { "" },
+        ));
+    }
+}
+
+/// Somebody who was found wrong, as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Found {
+    /// The provider's process, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    pub(crate) provider: String,
+    pub(crate) fragment: String,
+    pub(crate) verdict: String,
+    pub(crate) signed: bool,
+}
+
+/// What a pull or a check prints as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Pulled {
+    version: String,
+    files: u64,
+    bytes: u64,
+    files_kept: u64,
+    bytes_kept: u64,
+    symlinks: u64,
+    folders: u64,
+    range_requests: u64,
+    range_bytes: u64,
+    decoded_ranges: u64,
+    findings: Vec<Found>,
+    unreachable: Vec<String>,
+}
+
+impl Pulled {
+    pub(crate) fn new(opened: &Opened, report: &PullReport) -> Pulled {
+        let network = opened.reader.network();
+        let load =
+            |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        Pulled {
+            version: opened.snapshot.id.to_string(),
+            files: report.files,
+            bytes: report.bytes,
+            files_kept: report.files_kept,
+            bytes_kept: report.bytes_kept,
+            symlinks: report.symlinks,
+            folders: report.folders,
+            range_requests: load(&network.traffic.range_requests),
+            range_bytes: load(&network.traffic.range_bytes),
+            decoded_ranges: load(&network.traffic.decodes),
+            findings: found(opened),
+            unreachable: network.failing().keys().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// Who was found wrong while reading.
+pub(crate) fn found(opened: &Opened) -> Vec<Found> {
+    let findings = opened.reader.network().findings();
+    findings
+        .iter()
+        .map(|finding| Found {
+            name: None,
+            provider: finding.provider.to_string(),
+            fragment: finding.fragment.to_string(),
+            verdict: format!("{:?}", finding.verdict),
+            signed: finding.statement.is_some(),
+        })
+        .collect()
+}
+
+fn pull_text(pulled: &Pulled, dest: &Path) -> String {
+    let mut text = format!(
+        "version {} in {}: {} files, {}",
+        &pulled.version[..40],
+        dest.display(),
+        pulled.files,
+        bytes(pulled.bytes)
+    );
+    if pulled.files_kept > 0 {
+        text.push_str(&format!(
+            "; {} files ({}) were there already",
+            pulled.files_kept,
+            bytes(pulled.bytes_kept)
+        ));
+    }
+    if pulled.decoded_ranges > 0 {
+        text.push_str(&format!("; {} ranges decoded around lost or wrong fragments", pulled.decoded_ranges));
+    }
+    text
+}
+
+async fn cat(app: &App, file: &str, range: Option<&str>) -> anyhow::Result<()> {
+    let (target, path) = Target::file(file)?;
+    let path = TreePath::parse(&path)?;
+    let range = range.map(parse_range).transpose()?.unwrap_or(0..u64::MAX);
+    let opened = open(app, &target).await?;
+    let written = pull::cat(&opened.reader, &opened.snapshot, &path, range, std::io::stdout()).await;
+    match written {
+        Err(pull::CatError::Write(error)) => Ok(crate::output::seen_enough(Err(error))?),
+        other => Ok(other.map(|_bytes| ())?),
+    }
+}
+
+#[derive(Serialize)]
+struct DatasetLine {
+    name: String,
+    id: DatasetId,
+    public: bool,
+    versions: u64,
+    sealed_bytes: u64,
+    stored_bytes: u64,
+    missing_fragments: u64,
+}
+
+fn list_datasets(app: &App) -> anyhow::Result<()> {
+    let books = app.books()?;
+    let mut lines = Vec::new();
+    for dataset in books.datasets()?.into_iter().filter(|dataset| dataset.name != HOME_DATASET_NAME) {
+        let usage = books.usage(dataset.id)?;
+        lines.push(DatasetLine {
+            name: dataset.name,
+            id: dataset.id,
+            public: dataset.public,
+            versions: usage.versions,
+            sealed_bytes: usage.sealed_bytes,
+            stored_bytes: usage.stored_bytes,
+            missing_fragments: usage.missing_fragments,
+        });
+    }
+    app.output.data(&lines, |lines| {
+        let rows: Vec<Vec<String>> = lines
+            .iter()
+            .map(|line| {
+                vec![
+                    line.name.clone(),
+                    line.versions.to_string(),
+                    bytes(line.sealed_bytes),
+                    bytes(line.stored_bytes),
+                    if line.public { "public".to_owned() } else { "private".to_owned() },
+                    line.id.short(),
+                ]
+            })
+            .collect();
+        table(
+            &[
+                ("name", Align::Left),
+                ("versions", Align::Right),
+                ("sealed", Align::Right),
+                ("stored", Align::Right),
+                ("who reads", Align::Left),
+                ("id", Align::Left),
+            ],
+            &rows,
+        )
+    })?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct FileLine {
+    path: String,
+    kind: &'static str,
+    bytes: u64,
+    executable: bool,
+    sha256: Option<String>,
+    target: Option<String>,
+}
+
+async fn list_files(app: &App, name: &str) -> anyhow::Result<()> {
+    use seedbank_formats::tree::Entry;
+    let target = Target::parse(name)?;
+    let below = target.path.clone().filter(|path| !path.is_empty());
+    let below = below.map(|path| TreePath::parse(path.trim_end_matches('/'))).transpose()?;
+    let opened = open(app, &target).await?;
+    let mut lines = Vec::new();
+    let mut listed = opened.snapshot.entries(&opened.reader);
+    while let Some((path, entry)) = listed.next().await? {
+        if below.as_ref().is_some_and(|folder| path != *folder && !path.is_below(folder)) {
+            continue;
+        }
+        let (kind, executable, sha256, link) = match &entry {
+            Entry::File { executable, sha256, .. } => ("file", *executable, Some(sha256.to_string()), None),
+            Entry::Folder => ("folder", false, None, None),
+            Entry::Symlink { target } => ("symlink", false, None, Some(target.clone())),
+        };
+        let path = path.to_string();
+        lines.push(FileLine { path, kind, bytes: entry.size(), executable, sha256, target: link });
+    }
+    if let (true, Some(folder)) = (lines.is_empty(), below) {
+        bail!("no such path in this version: {folder}");
+    }
+    app.output.data(&lines, |lines| {
+        let line = |line: &FileLine| {
+            let mark = match (line.kind, &line.target) {
+                ("symlink", Some(target)) => format!("{} -> {target}", line.path),
+                ("folder", _) => format!("{}/", line.path),
+                _ => line.path.clone(),
+            };
+            format!("{:>12}  {mark}", line.bytes)
+        };
+        lines.iter().map(line).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct LogLine {
+    version: String,
+    time: String,
+    message: String,
+    refs: Vec<String>,
+    new_bytes: u64,
+    stored_bytes: u64,
+}
+
+async fn log(app: &App, name: &str) -> anyhow::Result<()> {
+    let target = Target::version(name)?;
+    let versions = crate::source::versions(app, &target.name).await?;
+    let lines: Vec<LogLine> = versions
+        .into_iter()
+        .map(|logged| LogLine {
+            version: logged.id.to_string(),
+            time: logged.time.to_string(),
+            message: logged.message,
+            refs: logged.refs,
+            new_bytes: logged.new_bytes,
+            stored_bytes: logged.stored_bytes,
+        })
+        .collect();
+    app.output.data(&lines, |lines| lines.iter().map(log_text).collect::<Vec<_>>().join("\n"))?;
+    Ok(())
+}
+
+fn log_text(line: &LogLine) -> String {
+    let refs = if line.refs.is_empty() { String::new() } else { format!(" ({})", line.refs.join(", ")) };
+    let message = if line.message.is_empty() { "-" } else { &line.message };
+    format!(
+        "{}{refs}\n  {}  {} new, {} stored\n  {message}",
+        &line.version[..40],
+        line.time,
+        bytes(line.new_bytes),
+        bytes(line.stored_bytes)
+    )
+}
+
+#[derive(Serialize)]
+struct Shown {
+    dataset: DatasetId,
+    version: String,
+    revision: String,
+    parents: Vec<String>,
+    author: String,
+    time: String,
+    message: String,
+    tree: String,
+    entries: u64,
+    bytes: u64,
+    segments: Vec<SegmentLine>,
+}
+
+#[derive(Serialize)]
+struct SegmentLine {
+    segment: u64,
+    scheme: (usize, usize),
+    sealed_bytes: u32,
+    held: usize,
+}
+
+async fn show(app: &App, name: &str) -> anyhow::Result<()> {
+    let opened = open(app, &Target::version(name)?).await?;
+    let version = &opened.snapshot.version;
+    let segments = opened.snapshot.segments(&opened.reader).await?;
+    let shown = Shown {
+        dataset: version.dataset,
+        version: opened.snapshot.id.to_string(),
+        revision: opened.snapshot.id.revision(),
+        parents: version.parents.iter().map(ToString::to_string).collect(),
+        author: version.author.to_string(),
+        time: version.time.to_string(),
+        message: version.message.clone(),
+        tree: version.tree.page.to_string(),
+        entries: version.tree.entries,
+        bytes: version.tree.bytes,
+        segments: segments
+            .iter()
+            .map(|segment| SegmentLine {
+                segment: segment.number.0,
+                scheme: (segment.scheme.data(), segment.scheme.total()),
+                sealed_bytes: segment.sealed_len,
+                held: segment.holders().count(),
+            })
+            .collect(),
+    };
+    app.output.data(&shown, |shown| {
+        let mut text = format!(
+            "version   {}\ndataset   {}\nauthor    {}\ntime      {}\nmessage   {}\ntree      {}\nholds     {} entries, {}",
+            shown.version,
+            shown.dataset,
+            shown.author,
+            shown.time,
+            shown.message,
+            shown.tree,
+            shown.entries,
+            bytes(shown.bytes)
+        );
+        for parent in &shown.parents {
+            text.push_str(&format!("\nparent    {parent}"));
+        }
+        for segment in &shown.segments {
+            let (data, total) = segment.scheme;
+            text.push_str(&format!(
+                "\nsegment   {} of {}: {} fragments held, any {data} of {total} suffice",
+                segment.segment,
+                bytes(u64::from(segment.sealed_bytes)),
+                segment.held
+            ));
+        }
+        text
+    })?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct RemovedLine {
+    dataset: String,
+    version: Option<String>,
+    segments_released: u64,
+}
+
+async fn remove(app: &App, name: &str, yes: bool) -> anyhow::Result<()> {
+    let target = Target::version(name)?;
+    let ring = app.keys()?;
+    let books = app.books()?;
+    let network = App::network_of(&ring, &books)?;
+    let dataset = books.dataset(target.name.clone())?;
+    if !yes {
+        let what =
+            target.reference.as_ref().map_or("all versions".to_owned(), |text| format!("version {text}"));
+        confirm(&format!("Remove {what} of {}? This can't be undone. [y/N] ", target.name))?;
+    }
+    let maintenance = maintenance(&ring, &books, &network, &dataset)?;
+    let removed = match &target.reference {
+        None => {
+            let removed = books.remove_dataset(dataset.id)?;
+            RemovedLine { dataset: target.name.clone(), version: None, segments_released: removed.segments }
+        }
+        Some(text) => {
+            let resolved = books.resolve(dataset.id, text.clone())?;
+            books.remove_version(dataset.id, resolved.version.id)?;
+            let collection = maintenance.collect(dataset.id, wall_clock()).await?;
+            forget_segments(app, dataset.id, collection.collected.doomed.clone())?;
+            RemovedLine {
+                dataset: target.name.clone(),
+                version: Some(resolved.version.id.to_string()),
+                segments_released: collection.collected.doomed.len() as u64,
+            }
+        }
+    };
+    if target.reference.is_none() {
+        publish_list(app, &ring, &books, &network).await?;
+    }
+    // What providers do not take back now, a steward's next round does.
+    maintenance.release().await?;
+    app.output.data(&removed, |removed| {
+        format!(
+            "removed {}{}; {} segments are released",
+            removed.dataset,
+            removed.version.as_ref().map(|version| format!("@{}", &version[..40])).unwrap_or_default(),
+            removed.segments_released
+        )
+    })?;
+    Ok(())
+}
+
+/// The steps that a removal needs, for one dataset.
+fn maintenance(
+    ring: &KeyRing,
+    books: &SharedBooks,
+    network: &Arc<seedbank_client::network::Network>,
+    dataset: &Dataset,
+) -> anyhow::Result<Maintenance> {
+    let keys = dataset_keys(ring, dataset)?;
+    let lookup = move |wanted: &Dataset| (wanted.id == keys.id).then(|| keys.clone());
+    Ok(Maintenance::new(Arc::clone(books), Arc::clone(network), Arc::new(lookup)))
+}
+
+/// The next push must not deduplicate against what is gone.
+fn forget_segments(app: &App, dataset: DatasetId, doomed: Vec<SegmentNumber>) -> anyhow::Result<()> {
+    Index::open(&app.home.index_dir(), dataset)?.forget_segments(doomed)?;
+    FileCache::open(app.home.root()).forget_dataset(dataset);
+    Ok(())
+}
+
+fn confirm(question: &str) -> anyhow::Result<()> {
+    use std::io::{BufRead, IsTerminal, Write};
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is there to confirm: add --yes");
+    }
+    write!(std::io::stderr(), "{question}")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { bail!("nothing was removed") }
+}
+
+#[derive(Serialize)]
+struct KeyLine {
+    dataset: DatasetId,
+    name: String,
+    file: String,
+}
+
+fn export(app: &App, name: &str, file: &Path) -> anyhow::Result<()> {
+    let ring = app.keys()?;
+    let books = app.books()?;
+    let dataset = books.dataset(name.to_owned())?;
+    if dataset.owner != ring.identity().public() {
+        bail!("dataset {name:?} belongs to another owner, who alone hands its key on");
+    }
+    let key = if dataset.public {
+        let keys = dataset_keys(&ring, &dataset)?;
+        keystore::DatasetKey::new(
+            dataset.owner,
+            dataset.salt,
+            keys.secrets().clone(),
+            name,
+            addresses(&books)?,
+        )?
+    } else {
+        ring.export(dataset.salt, dataset.epoch, name, addresses(&books)?)?
+    };
+    let mut text = key.to_text();
+    text.push('\n');
+    create_private(file, text.as_bytes()).with_context(|| format!("writing {}", file.display()))?;
+    let line = KeyLine { dataset: dataset.id, name: name.to_owned(), file: file.display().to_string() };
+    app.output.data(&line, |line| {
+        format!("the key of {} is in {}: whoever has it can read the dataset", line.name, line.file)
+    })?;
+    Ok(())
+}
+
+/// Addresses of providers that are likely to have the head.
+fn addresses(books: &SharedBooks) -> anyhow::Result<Vec<ProviderAddress>> {
+    /// Enough to survive most of them being away, and short enough for a line of text.
+    const ADDRESSES_MAX: usize = 8;
+    let providers = books.providers()?;
+    let addresses =
+        providers.iter().filter_map(|p| ProviderAddress::new(p.profile.key, &p.profile.address).ok());
+    Ok(addresses.take(ADDRESSES_MAX).collect())
+}
+
+fn import(app: &App, file: &Path, name: Option<&str>) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let key = keystore::DatasetKey::parse(&text)?;
+    let key = match name {
+        None => key,
+        Some(name) => keystore::DatasetKey::new(
+            key.owner(),
+            *key.salt(),
+            key.secrets().clone(),
+            name,
+            key.providers().to_vec(),
+        )?,
+    };
+    let line =
+        KeyLine { dataset: key.dataset(), name: key.name().to_owned(), file: file.display().to_string() };
+    app.key_store().import(&app.passphrase, key)?;
+    app.output
+        .data(&line, |line| format!("this home can now read {} ({})", line.name, line.dataset.short()))?;
+    Ok(())
+}

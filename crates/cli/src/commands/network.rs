@@ -1,0 +1,265 @@
+//! `seedbank up`, `down` and `status`: a whole network on this machine.
+
+use crate::app::App;
+use crate::args::Up;
+use crate::commands::key::{self, Protect};
+use crate::keystore::{KeyRing, Phrase, Protection};
+use crate::local::{Lifetime, Network, Running, STEWARD, Starting};
+use crate::output::{Align, table};
+use crate::stop::stop_signal;
+use anyhow::{Context, bail};
+use seedbank_catalog::Books;
+use seedbank_catalog::records::ProviderProfile;
+use seedbank_formats::PublicKey;
+use seedbank_provider::{ByteSize, InitOptions};
+use seedbank_steward::open_books;
+use serde::Serialize;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// What each provider of a local network offers.
+const LOCAL_CAPACITY: ByteSize = ByteSize(1 << 40);
+
+/// Local providers claim one of so many sites in turn, so that rules about regions have something to do.
+const REGIONS: [&str; 4] = ["north", "east", "south", "west"];
+
+pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
+    let lifetime = if options.detach { Lifetime::Detached } else { Lifetime::WithParent };
+    let running = start(app, options.providers, options.port, lifetime)?;
+    app.output.data(&running.network, |network| network_text(app, network))?;
+    if options.detach {
+        app.output.say(format_args!("`seedbank down` stops it"));
+        return Ok(());
+    }
+    app.output.say(format_args!("Ctrl-C stops it"));
+    stop_signal()?.await;
+    app.output.say(format_args!("stopping"));
+    running.stop()
+}
+
+/// Starts providers and steward under this home.
+pub(crate) fn start(app: &App, providers: u16, port: u16, lifetime: Lifetime) -> anyhow::Result<Running> {
+    app.home.create()?;
+    let dir = app.home.network_dir();
+    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    if let Some(network) = Network::load(&dir)?
+        && network.is_running()
+    {
+        bail!(
+            "a network runs already from {}; see `seedbank status`, stop it with `seedbank down`",
+            dir.display()
+        );
+    }
+    let ring = keys(app)?;
+    let owner = ring.identity().public();
+    let mut starting = Starting::new(&dir, lifetime);
+    let mut profiles = Vec::new();
+    for number in 1..=providers {
+        let name = format!("provider-{number}");
+        let folder = dir.join(&name);
+        let operator = format!("operator-{number}");
+        let region = REGIONS[usize::from(number) % REGIONS.len()].to_owned();
+        if !folder.exists() {
+            let listen_port =
+                if port == 0 { 0 } else { port.checked_add(number - 1).context("--port is too high")? };
+            let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let init = InitOptions {
+                listen: SocketAddr::new(local, listen_port),
+                metrics: SocketAddr::new(local, 0),
+                capacity: LOCAL_CAPACITY,
+                region: region.clone(),
+                operator: Some(operator.clone()),
+                clients: vec![(owner, LOCAL_CAPACITY)],
+                ..InitOptions::default()
+            };
+            seedbank_provider::init(&folder, &init)?;
+        }
+        let path = folder.to_str().context("the home's path is not UTF-8")?;
+        let serving = starting.start(&name, &folder, &["provider", "run", path])?;
+        let key: PublicKey = serving.key.parse().context("a provider's own key")?;
+        profiles.push(ProviderProfile {
+            key,
+            address: serving.address,
+            operator,
+            region,
+            capacity_bytes: LOCAL_CAPACITY.0,
+            free_bytes: LOCAL_CAPACITY.0,
+            accepting: true,
+        });
+    }
+    let books = open_books(&app.books_paths())?;
+    for profile in profiles {
+        books.put_provider(profile)?;
+    }
+    drop(books);
+    let home = app.home.root().to_str().context("the home's path is not UTF-8")?.to_owned();
+    let mut args = vec!["steward", "run", "--metrics", "127.0.0.1:0", "--home", &home];
+    let passphrase_file = app.passphrase_file.as_ref().map(|file| file.to_string_lossy().into_owned());
+    if let Some(file) = &passphrase_file {
+        args.extend(["--passphrase-file", file]);
+    }
+    starting.start(STEWARD, app.home.root(), &args)?;
+    starting.finish()
+}
+
+/// This home's keys; a local network makes throw-away ones when there are none.
+fn keys(app: &App) -> anyhow::Result<KeyRing> {
+    if app.key_store().exists() {
+        return app.keys();
+    }
+    let ring = key::create(app, &Phrase::generate()?, Protect::Insecurely)?;
+    app.output.say(format_args!(
+        "made keys without a passphrase for this local network: don't keep anything valuable under them"
+    ));
+    Ok(ring)
+}
+
+#[derive(Serialize)]
+struct Down {
+    stopped: usize,
+    all_by_themselves: bool,
+}
+
+pub(crate) fn down(app: &App) -> anyhow::Result<()> {
+    let dir = app.home.network_dir();
+    let Some(network) = Network::load(&dir)? else {
+        bail!("no network was started from {}", dir.display());
+    };
+    let running = network.processes.iter().filter(|process| process.is_running()).count();
+    let all_by_themselves = network.stop(&dir)?;
+    let down = Down { stopped: running, all_by_themselves };
+    app.output.data(&down, |down| {
+        let how = if down.all_by_themselves { "" } else { "; some had to be killed" };
+        format!("{} processes stopped{how}", down.stopped)
+    })?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Status {
+    home: String,
+    owner: Option<String>,
+    protection: &'static str,
+    steward: &'static str,
+    network: Vec<ProcessStatus>,
+    datasets: usize,
+    providers_known: usize,
+}
+
+#[derive(Serialize)]
+struct ProcessStatus {
+    name: String,
+    pid: i32,
+    running: bool,
+    key: String,
+    address: String,
+    metrics: Option<String>,
+}
+
+pub(crate) fn status(app: &App) -> anyhow::Result<()> {
+    let network = Network::load(&app.home.network_dir())?;
+    let processes: Vec<ProcessStatus> = network
+        .iter()
+        .flat_map(|network| &network.processes)
+        .map(|process| ProcessStatus {
+            name: process.name.clone(),
+            pid: process.pid,
+            running: process.is_running(),
+            key: process.serving.key.clone(),
+            address: process.serving.address.clone(),
+            metrics: process.serving.metrics.clone(),
+        })
+        .collect();
+    let store = app.key_store();
+    let protection = if store.exists() {
+        match store.protection()? {
+            Protection::None => "none (insecure)",
+            Protection::Passphrase(_) => "passphrase",
+        }
+    } else {
+        "no keys yet"
+    };
+    // Status never asks for a passphrase, so a protected owner's key is shown by `key show` alone.
+    let owner = if protection == "none (insecure)" {
+        Some(app.keys()?.identity().public().to_string())
+    } else {
+        None
+    };
+    let (datasets, providers_known) = match app.home.root().exists() {
+        true => {
+            let books = app.books()?;
+            (crate::source::own_datasets(&books)?.len(), books.providers()?.len())
+        }
+        false => (0, 0),
+    };
+    let steward = if seedbank_steward::SocketCarrier::connect(&app.home.steward_socket()).is_ok() {
+        "running"
+    } else {
+        "not running"
+    };
+    let status = Status {
+        home: app.home.root().display().to_string(),
+        owner,
+        protection,
+        steward,
+        network: processes,
+        datasets,
+        providers_known,
+    };
+    app.output.data(&status, status_text)?;
+    Ok(())
+}
+
+fn status_text(status: &Status) -> String {
+    let mut text = format!(
+        "home       {}\nkeys       {}{}\nsteward    {}\nproviders  {} known\ndatasets   {}",
+        status.home,
+        status.owner.as_ref().map(|owner| format!("{owner}, ")).unwrap_or_default(),
+        status.protection,
+        status.steward,
+        status.providers_known,
+        status.datasets
+    );
+    if !status.network.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .network
+            .iter()
+            .map(|process| {
+                vec![
+                    process.name.clone(),
+                    if process.running { process.pid.to_string() } else { "gone".to_owned() },
+                    process.key[..process.key.len().min(8)].to_owned(),
+                    process.address.clone(),
+                    process
+                        .metrics
+                        .as_ref()
+                        .map(|address| format!("http://{address}/metrics"))
+                        .unwrap_or_default(),
+                ]
+            })
+            .collect();
+        text.push_str("\n\n");
+        text.push_str(&table(
+            &[
+                ("process", Align::Left),
+                ("pid", Align::Right),
+                ("key", Align::Left),
+                ("address", Align::Left),
+                ("metrics", Align::Left),
+            ],
+            &rows,
+        ));
+    }
+    text
+}
+
+fn network_text(app: &App, network: &Network) -> String {
+    let mut lines = vec![format!(
+        "{} providers and a steward run under {}",
+        network.providers().count(),
+        app.home.root().display()
+    )];
+    for process in &network.processes {
+        lines.push(format!("  {:<12} pid {:<7} {}", process.name, process.pid, process.serving.address));
+    }
+    lines.join("\n")
+}

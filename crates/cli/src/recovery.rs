@@ -1,0 +1,127 @@
+//! `seedbank key recover`: a phrase and one provider's address bring an empty home back.
+
+use crate::app::App;
+use crate::commands::key::{self, Protect};
+use crate::keystore::{Phrase, ProviderAddress};
+use anyhow::bail;
+use seedbank_catalog::Books;
+use seedbank_client::recover::{DatasetOutcome, RecoveredOwner, recover_owner};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Told {
+    owner: String,
+    datasets: Vec<DatasetLine>,
+    providers: usize,
+    silent_providers: Vec<String>,
+    unreadable_records: usize,
+}
+
+#[derive(Serialize)]
+struct DatasetLine {
+    name: String,
+    dataset: String,
+    recovered: bool,
+    versions: u64,
+    segments: u64,
+    error: Option<String>,
+}
+
+/// Makes the keys of `phrase` this home's, and fills its books from the network.
+pub(crate) async fn recover(
+    app: &App,
+    phrase: &Phrase,
+    first: &ProviderAddress,
+    protect: Protect,
+) -> anyhow::Result<()> {
+    app.home.create()?;
+    let ring = if app.key_store().exists() {
+        // An earlier try may have been cut short; any other phrase would mix two owners.
+        let ring = app.keys()?;
+        let wanted = crate::keystore::KeyRing::new(phrase, std::collections::BTreeMap::new());
+        if ring.identity().public() != wanted.identity().public() {
+            bail!(
+                "this home has another owner's keys; recover into an empty one with SEEDBANK_HOME or --home"
+            );
+        }
+        ring
+    } else {
+        key::create(app, phrase, protect)?
+    };
+    let books = app.books()?;
+    if books.datasets()?.iter().any(|dataset| dataset.name != crate::source::HOME_DATASET_NAME) {
+        app.output.say(format_args!("this home has datasets already; what is missing is added"));
+    }
+    let network = App::network(&ring);
+    network.learn([(&first.key(), first.address())]);
+    let secret = |dataset: &_, epoch| ring.dataset_secret(dataset, epoch);
+    let recovered = recover_owner(
+        &books,
+        &network,
+        &ring.identity().public(),
+        secret,
+        first.key(),
+        &app.home.index_dir(),
+    )
+    .await?;
+    let told = told(ring.identity().public().to_string(), &recovered);
+    app.output.data(&told, text)?;
+    let failed = told.datasets.iter().filter(|line| !line.recovered).count();
+    if failed > 0 {
+        bail!("{failed} datasets could not be recovered; run the command again when more providers answer");
+    }
+    Ok(())
+}
+
+fn told(owner: String, recovered: &RecoveredOwner) -> Told {
+    Told {
+        owner,
+        datasets: recovered.datasets.iter().map(dataset_line).collect(),
+        providers: recovered.providers.len(),
+        silent_providers: recovered.silent.iter().map(ToString::to_string).collect(),
+        unreadable_records: recovered.unreadable.len(),
+    }
+}
+
+fn dataset_line(outcome: &DatasetOutcome) -> DatasetLine {
+    let (name, dataset) = (outcome.name.clone(), outcome.dataset.to_string());
+    match &outcome.result {
+        Ok(recovered) => DatasetLine {
+            name,
+            dataset,
+            recovered: true,
+            versions: recovered.versions,
+            segments: recovered.segments,
+            error: None,
+        },
+        Err(error) => DatasetLine {
+            name,
+            dataset,
+            recovered: false,
+            versions: 0,
+            segments: 0,
+            error: Some(error.to_string()),
+        },
+    }
+}
+
+fn text(told: &Told) -> String {
+    let mut text = format!(
+        "recovered {} of {} datasets of {}; {} providers known",
+        told.datasets.iter().filter(|line| line.recovered).count(),
+        told.datasets.len(),
+        told.owner,
+        told.providers
+    );
+    for line in &told.datasets {
+        let what = match &line.error {
+            None => format!("{} versions in {} segments", line.versions, line.segments),
+            Some(error) => format!("NOT RECOVERED: {error}"),
+        };
+        text.push_str(&format!("\n  {:<24} {what}", line.name));
+    }
+    if !told.silent_providers.is_empty() {
+        text.push_str(&format!("\n  {} providers did not answer", told.silent_providers.len()));
+    }
+    text
+}

@@ -1,0 +1,161 @@
+//! Where a version that somebody named comes from: the books of this home, or a key that its owner handed over.
+
+use crate::app::{App, dataset_keys};
+use crate::keystore::{self, KeyRing};
+use crate::target::Target;
+use anyhow::Context;
+use seedbank_catalog::records::Dataset;
+use seedbank_catalog::{Books, CatalogError};
+use seedbank_client::SharedBooks;
+use seedbank_client::dataset::{DatasetKeys, Visibility};
+use seedbank_client::heads::{self, OpenedHead};
+pub(crate) use seedbank_client::home_dataset::HOME_DATASET_NAME;
+use seedbank_client::reader::Reader;
+use seedbank_client::snapshot::Snapshot;
+use seedbank_formats::keys::DatasetSecret;
+use seedbank_formats::{PublicKey, Timestamp, VersionId};
+use std::sync::Arc;
+
+/// The branch that is meant when none is named.
+const DEFAULT_BRANCH: &str = "main";
+
+/// A version, ready to be read.
+pub(crate) struct Opened {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Datasets that the owner made, without the list of them.
+pub(crate) fn own_datasets(books: &SharedBooks) -> anyhow::Result<Vec<Dataset>> {
+    let mut datasets = books.datasets()?;
+    datasets.retain(|dataset| dataset.name != HOME_DATASET_NAME);
+    Ok(datasets)
+}
+
+/// Opens the version that `target` names.
+pub(crate) async fn open(app: &App, target: &Target) -> anyhow::Result<Opened> {
+    let ring = app.keys()?;
+    let books = app.books()?;
+    let missing = match books.dataset(target.name.clone()) {
+        Ok(dataset) => return open_own(&ring, &books, &dataset, target).await,
+        Err(error @ CatalogError::NoSuchDataset { .. }) => error,
+        Err(error) => return Err(error.into()),
+    };
+    match imported(&ring, &target.name) {
+        Some(key) => open_imported(&ring, key, target).await,
+        None => Err(missing.into()),
+    }
+}
+
+async fn open_own(
+    ring: &KeyRing,
+    books: &SharedBooks,
+    dataset: &Dataset,
+    target: &Target,
+) -> anyhow::Result<Opened> {
+    let network = App::network_of(ring, books)?;
+    let reader = Reader::of_books(books, &network, &dataset_keys(ring, dataset)?);
+    let reference = target.reference.clone().unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
+    let record = books.resolve(dataset.id, reference)?.version;
+    let snapshot = Snapshot::open(&reader, record.id, record.version, record.tree).await?;
+    Ok(Opened { reader, snapshot })
+}
+
+fn imported<'a>(ring: &'a KeyRing, name: &str) -> Option<&'a keystore::DatasetKey> {
+    ring.imported().values().find(|key| key.name() == name || key.dataset().to_string() == name)
+}
+
+async fn open_imported(
+    ring: &KeyRing,
+    key: &keystore::DatasetKey,
+    target: &Target,
+) -> anyhow::Result<Opened> {
+    let opened = open_head(ring, key).await?;
+    let snapshot = opened.snapshot(target.reference.as_deref()).await?;
+    Ok(Opened { reader: Arc::clone(opened.reader()), snapshot })
+}
+
+/// Finds the newest head of a dataset whose key was handed over.
+async fn open_head(ring: &KeyRing, key: &keystore::DatasetKey) -> anyhow::Result<OpenedHead> {
+    let network = App::network(ring);
+    let providers: Vec<PublicKey> = key.providers().iter().map(keystore::ProviderAddress::key).collect();
+    network.learn(providers.iter().zip(key.providers().iter().map(keystore::ProviderAddress::address)));
+    Ok(heads::open_dataset(&network, &imported_keys(key)?, &providers, None).await?)
+}
+
+fn imported_keys(key: &keystore::DatasetKey) -> anyhow::Result<DatasetKeys> {
+    let published = DatasetSecret::published(&key.dataset());
+    let is_public = key.secrets().values().any(|secret| secret.expose() == published.expose());
+    let visibility = if is_public { Visibility::Public } else { Visibility::Private };
+    DatasetKeys::new(key.dataset(), key.owner(), *key.salt(), visibility, key.secrets().clone())
+        .context("a dataset key holds at least one secret")
+}
+
+/// A version for `log`.
+pub(crate) struct Logged {
+    pub(crate) id: VersionId,
+    pub(crate) time: Timestamp,
+    pub(crate) message: String,
+    pub(crate) refs: Vec<String>,
+    pub(crate) new_bytes: u64,
+    pub(crate) stored_bytes: u64,
+}
+
+/// A dataset's versions, newest first, with the refs that name each.
+pub(crate) async fn versions(app: &App, name: &str) -> anyhow::Result<Vec<Logged>> {
+    let ring = app.keys()?;
+    let books = app.books()?;
+    match books.dataset(name.to_owned()) {
+        Ok(dataset) => own_versions(&books, &dataset),
+        Err(missing @ CatalogError::NoSuchDataset { .. }) => match imported(&ring, name) {
+            Some(key) => imported_versions(&open_head(&ring, key).await?).await,
+            None => Err(missing.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn own_versions(books: &SharedBooks, dataset: &Dataset) -> anyhow::Result<Vec<Logged>> {
+    let refs = books.refs(dataset.id)?;
+    let (mut versions, mut before) = (Vec::new(), None);
+    loop {
+        let page = books.versions(dataset.id, before, 1000)?;
+        let Some(last) = page.last() else { return Ok(versions) };
+        before = Some(last.ordinal);
+        versions.extend(page.into_iter().map(|record| {
+            Logged {
+                refs: refs
+                    .iter()
+                    .filter(|named| named.version == record.id)
+                    .map(|named| named.name.clone())
+                    .collect(),
+                id: record.id,
+                time: record.time,
+                message: record.message,
+                new_bytes: record.new_bytes,
+                stored_bytes: record.stored_bytes,
+            }
+        }));
+    }
+}
+
+async fn imported_versions(opened: &OpenedHead) -> anyhow::Result<Vec<Logged>> {
+    let refs = opened.refs().await?;
+    let mut versions = Vec::new();
+    for listed in opened.versions(None, usize::MAX).await? {
+        let snapshot = opened.snapshot_of(&listed.record).await?;
+        versions.push(Logged {
+            refs: refs
+                .iter()
+                .filter(|named| named.record.version == listed.record.id)
+                .map(|named| named.record.name.to_string())
+                .collect(),
+            id: listed.record.id,
+            time: snapshot.version.time,
+            message: snapshot.version.message,
+            new_bytes: listed.record.new_bytes,
+            stored_bytes: listed.record.stored_bytes,
+        });
+    }
+    Ok(versions)
+}

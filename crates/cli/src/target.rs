@@ -1,0 +1,127 @@
+//! What people type to name data: `NAME`, `NAME@REF`, `NAME@REF:PATH`, `FROM-TO`, `K/N`.
+
+use seedbank_erasure::Scheme;
+use std::ops::Range;
+
+/// A dataset, perhaps a version of it, perhaps a path in that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) reference: Option<String>,
+    pub(crate) path: Option<String>,
+}
+
+/// Why a text names no data.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TargetError {
+    /// Nothing before `@` or `:`.
+    #[error("{0:?} names no dataset: write NAME, NAME@REF or NAME@REF:PATH")]
+    NoName(String),
+    /// Nothing after `@`.
+    #[error("{0:?} names no version after the @")]
+    NoReference(String),
+    /// A path where none belongs.
+    #[error("{0:?} names a path; only NAME or NAME@REF makes sense here")]
+    PathNotWanted(String),
+    /// No path where one is needed.
+    #[error("{0:?} names no file: write NAME:PATH or NAME@REF:PATH")]
+    NoPath(String),
+    /// Not a range.
+    #[error("{0:?} is no range: write FROM-TO in bytes, for example 0-1024, 4096- or -100 for the first 100")]
+    Range(String),
+    /// Not a scheme.
+    #[error("{0:?} is no scheme: write K/N, for example 4/8, with 1 <= K < N <= 255")]
+    Scheme(String),
+}
+
+impl Target {
+    /// Reads `NAME[@REF][:PATH]`.
+    pub(crate) fn parse(text: &str) -> Result<Target, TargetError> {
+        let (version, path) = match text.split_once(':') {
+            Some((version, path)) => (version, Some(path.to_owned())),
+            None => (text, None),
+        };
+        let (name, reference) = match version.split_once('@') {
+            Some((name, reference)) => (name, Some(reference.to_owned())),
+            None => (version, None),
+        };
+        if name.is_empty() {
+            return Err(TargetError::NoName(text.to_owned()));
+        }
+        if reference.as_deref() == Some("") {
+            return Err(TargetError::NoReference(text.to_owned()));
+        }
+        Ok(Target { name: name.to_owned(), reference, path })
+    }
+
+    /// Reads `NAME[@REF]`.
+    pub(crate) fn version(text: &str) -> Result<Target, TargetError> {
+        let target = Target::parse(text)?;
+        if target.path.is_some() { Err(TargetError::PathNotWanted(text.to_owned())) } else { Ok(target) }
+    }
+
+    /// Reads `NAME[@REF]:PATH` and gives the path beside it.
+    pub(crate) fn file(text: &str) -> Result<(Target, String), TargetError> {
+        let target = Target::parse(text)?;
+        match target.path.clone() {
+            Some(path) if !path.is_empty() => Ok((target, path)),
+            _ => Err(TargetError::NoPath(text.to_owned())),
+        }
+    }
+}
+
+/// Reads `FROM-TO`; either end may be left out.
+pub(crate) fn parse_range(text: &str) -> Result<Range<u64>, TargetError> {
+    let wrong = || TargetError::Range(text.to_owned());
+    let (from, to) = text.split_once('-').ok_or_else(wrong)?;
+    let number = |digits: &str, default: u64| match digits {
+        "" => Ok(default),
+        digits => digits.parse::<u64>().map_err(|_| wrong()),
+    };
+    let range = number(from, 0)?..number(to, u64::MAX)?;
+    if range.start > range.end || text == "-" { Err(wrong()) } else { Ok(range) }
+}
+
+/// Reads `K/N`.
+pub(crate) fn parse_scheme(text: &str) -> Result<Scheme, TargetError> {
+    let wrong = || TargetError::Scheme(text.to_owned());
+    let (data, total) = text.split_once('/').ok_or_else(wrong)?;
+    let (data, total) = (data.parse().map_err(|_| wrong())?, total.parse().map_err(|_| wrong())?);
+    Scheme::new(data, total).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Target, TargetError, parse_range, parse_scheme};
+
+    #[test]
+    fn names_versions_and_paths_are_told_apart() {
+        let target = |name: &str, reference: Option<&str>, path: Option<&str>| Target {
+            name: name.to_owned(),
+            reference: reference.map(str::to_owned),
+            path: path.map(str::to_owned),
+        };
+        assert_eq!(Target::parse("a"), Ok(target("a", None, None)));
+        assert_eq!(Target::parse("a@v1"), Ok(target("a", Some("v1"), None)));
+        assert_eq!(Target::parse("a@v1:b/c:d@e"), Ok(target("a", Some("v1"), Some("b/c:d@e"))));
+        assert_eq!(Target::parse("a:b@c"), Ok(target("a", None, Some("b@c"))));
+        assert!(matches!(Target::parse("@v1"), Err(TargetError::NoName(_))));
+        assert!(matches!(Target::parse("a@"), Err(TargetError::NoReference(_))));
+        assert!(matches!(Target::version("a:b"), Err(TargetError::PathNotWanted(_))));
+        assert!(matches!(Target::file("a@v1"), Err(TargetError::NoPath(_))));
+    }
+
+    #[test]
+    fn ranges_and_schemes_that_make_no_sense_are_refused() {
+        assert_eq!(parse_range("5-10"), Ok(5..10));
+        assert_eq!(parse_range("5-"), Ok(5..u64::MAX));
+        assert_eq!(parse_range("-10"), Ok(0..10));
+        for wrong in ["", "-", "7", "9-3", "a-b", "1-2-3"] {
+            assert!(parse_range(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse_scheme("4/8").is_ok());
+        for wrong in ["4", "8/4", "0/3", "4/300", "a/b"] {
+            assert!(parse_scheme(wrong).is_err(), "{wrong}");
+        }
+    }
+}
