@@ -2,7 +2,8 @@
 //! checkpoint, and the signed head over all of it.
 //!
 //! Everything here goes into one metadata segment, which is stored like any other; then the books take it all in one
-//! transaction. Whoever comes second builds on the first: nothing but this metadata is written again.
+//! transaction. Whoever comes second builds on the first: nothing but this metadata is written again. A repair or a
+//! compaction writes the same without a new version ([`rewrite`]).
 
 use crate::network::wall_clock;
 use crate::publish::publish;
@@ -10,7 +11,7 @@ use crate::push::{PushContext, PushError, PushOptions};
 use crate::uploader::Uploader;
 use seedbank_catalog::records::{
     Change, Commit, CommitBase, Counts, FragmentKey, HeadRecord, Holding, NewVersion, NumberedList,
-    NumberedPage, RefRecord as BookRef, RenewedClaim, VersionRecord as BookVersion,
+    NumberedPage, RefRecord as BookRef, Relocation, RenewedClaim, VersionRecord as BookVersion,
 };
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::checkpoint::{
@@ -28,7 +29,7 @@ use seedbank_formats::seal::{Compression, ItemKind};
 use seedbank_formats::segment::{SEGMENT_BYTES_MAX, SEGMENT_ITEMS_MAX, SegmentBuilder, SegmentFull};
 use seedbank_formats::tree::TreeRoot;
 use seedbank_formats::version::{Version, version_item_id};
-use seedbank_formats::{ChunkId, FragmentId, PublicKey, SegmentNumber, VersionId};
+use seedbank_formats::{ChunkId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
 use seedbank_transport::ClaimOutcome;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,6 +93,115 @@ pub(crate) async fn commit(
     }
 }
 
+/// What moved, and what is to be left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// Versions whose items moved.
+    pub(crate) relocations: Vec<Relocation>,
+    /// Segments in which no page of a list shall stay.
+    pub(crate) leaving: BTreeSet<SegmentNumber>,
+}
+
+/// Publishes the present versions anew: what changed in their lists and in the placement map, what moved, and a new
+/// head. Says how many sealed bytes of metadata that took.
+pub(crate) async fn rewrite(
+    context: &PushContext,
+    uploader: &Arc<Uploader>,
+    moved: &Moved,
+    metadata: Option<SegmentBuilder>,
+) -> Result<u64, PushError> {
+    let mut metadata = Metadata { uploader, context, builder: metadata, sealed_bytes: 0 };
+    let mut attempt = 1;
+    loop {
+        metadata.make_room().await?;
+        metadata.open()?;
+        let base = context.books.commit_base(uploader.lease, None)?;
+        match write_same(context, uploader, moved, &base, &mut metadata).await {
+            Ok(()) => {
+                confirm_claims(context, uploader).await?;
+                publish(&context.books, &context.network, context.dataset.id).await?;
+                return Ok(metadata.sealed_bytes);
+            }
+            Err(PushError::Catalog(CatalogError::StaleHead { .. })) if attempt < ATTEMPTS_MAX => attempt += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn write_same(
+    context: &PushContext,
+    uploader: &Arc<Uploader>,
+    moved: &Moved,
+    base: &CommitBase,
+    metadata: &mut Metadata<'_>,
+) -> Result<(), PushError> {
+    let (books, dataset, time) = (&context.books, context.dataset.id, wall_clock());
+    // A version may have been removed since its items moved.
+    let mut relocated: BTreeMap<u64, Relocation> = BTreeMap::new();
+    for relocation in &moved.relocations {
+        match books.resolve(dataset, relocation.version.to_string()) {
+            Ok(found) => drop(relocated.insert(found.version.ordinal, *relocation)),
+            Err(CatalogError::NoSuchVersion { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let newest = books.versions(dataset, None, 1)?.pop().map(|newest| {
+        let newest = version_record(&newest, &relocated);
+        HeadVersion { id: newest.id, version: newest.version, tree: newest.tree }
+    });
+    let mut pages = NewPages { context, uploader, leaving: &moved.leaving, pages: Vec::new() };
+    let versions = pages.versions(base, None, &relocated, metadata)?;
+    let refs = pages.refs(base, None, metadata)?;
+    let (pages, head, segment) = finish(pages, base, newest, versions, refs, time, metadata).await?;
+    books.commit(Commit {
+        dataset,
+        lease: uploader.lease,
+        version: None,
+        relocations: relocated.into_values().collect(),
+        pages,
+        head: HeadRecord { sequence: base.sequence, bytes: head, segments: vec![segment] },
+        counts: base.counts,
+        through: base.through,
+        live: Vec::new(),
+    })?;
+    Ok(())
+}
+
+/// Writes checkpoint and map, stores the metadata segment and signs the head over all of it. Gives the pages, the head
+/// and the segment that it locates.
+async fn finish(
+    mut pages: NewPages<'_>,
+    base: &CommitBase,
+    version: Option<HeadVersion>,
+    versions: Root,
+    refs: Root,
+    time: Timestamp,
+    metadata: &mut Metadata<'_>,
+) -> Result<(Vec<NumberedPage>, Vec<u8>, SegmentNumber), PushError> {
+    let context = pages.context;
+    let checkpoint = Checkpoint {
+        name: context.dataset.name.clone(),
+        visibility: if context.dataset.public { Visibility::Public } else { Visibility::Private },
+        epoch: context.keys.epoch,
+        next_segment: SegmentNumber(base.counts.segments),
+        policy: context.policy.clone(),
+        versions: Some(versions),
+        version_count: base.counts.versions,
+        refs: Some(refs),
+        ref_count: base.counts.refs,
+        default_ref: Some(0),
+    };
+    let checkpoint = in_one(metadata.put(&checkpoint_id(), &checkpoint.encode())?)?;
+    let map = pages.map(base, metadata)?;
+    let newest = metadata.close().await?.ok_or(PushError::Stopped)?;
+    let segment = newest.number;
+    let hints = hints(context, [&newest]);
+    let body = HeadBody { version, map, checkpoint, hints, locator: vec![newest] };
+    let keys = context.keys.current();
+    let head = Head::sign(&body, keys, &context.owner, &context.keys.salt, base.sequence, time)?;
+    Ok((pages.pages, head, segment))
+}
+
 /// The open metadata segment.
 struct Metadata<'a> {
     uploader: &'a Arc<Uploader>,
@@ -148,7 +258,7 @@ async fn write(
     base: &CommitBase,
     metadata: &mut Metadata<'_>,
 ) -> Result<VersionId, PushError> {
-    let branch = base.branch.clone().ok_or(PushError::Stopped)?;
+    let branch = base.branch.ok_or(PushError::Stopped)?;
     let time = wall_clock();
     let version = Version {
         dataset: context.dataset.id,
@@ -169,35 +279,14 @@ async fn write(
         new_bytes: tree.bytes_before + metadata.open()?.sealed_len() as u64,
         stored_bytes: stored_before,
     };
-    let mut pages = NewPages { context, uploader, pages: Vec::new() };
-    let versions = pages.versions(base, &record, metadata)?;
-    let refs = pages.refs(base, options, branch.slot, id, metadata)?;
-    let checkpoint = Checkpoint {
-        name: context.dataset.name.clone(),
-        visibility: if context.dataset.public { Visibility::Public } else { Visibility::Private },
-        epoch: context.keys.epoch,
-        next_segment: SegmentNumber(base.counts.segments),
-        policy: context.policy.clone(),
-        versions: Some(versions),
-        version_count: base.counts.versions,
-        refs: Some(refs),
-        ref_count: base.counts.refs,
-        default_ref: Some(0),
-    };
-    let checkpoint = in_one(metadata.put(&checkpoint_id(), &checkpoint.encode())?)?;
-    let map = pages.map(base, metadata)?;
-    let written = pages.pages;
-    let newest = metadata.close().await?.ok_or(PushError::Stopped)?;
+    let nothing_leaves = BTreeSet::new();
+    let mut pages = NewPages { context, uploader, leaving: &nothing_leaves, pages: Vec::new() };
+    let versions = pages.versions(base, Some(&record), &BTreeMap::new(), metadata)?;
+    let new_ref = NewRef { branch: &options.branch, slot: branch.slot, version: id };
+    let refs = pages.refs(base, Some(&new_ref), metadata)?;
+    let newest = HeadVersion { id, version: place, tree: tree.place };
+    let (written, head, segment) = finish(pages, base, Some(newest), versions, refs, time, metadata).await?;
 
-    let body = HeadBody {
-        version: Some(HeadVersion { id, version: place, tree: tree.place }),
-        map,
-        checkpoint,
-        hints: hints(context, [&newest]),
-        locator: vec![newest.clone()],
-    };
-    let keys = context.keys.current();
-    let head = Head::sign(&body, keys, &context.owner, &context.keys.salt, base.sequence, time)?;
     let record = BookVersion {
         ordinal: base.ordinal,
         id,
@@ -214,7 +303,7 @@ async fn write(
         version: Some(NewVersion { record, branch: options.branch.clone(), base: branch }),
         relocations: Vec::new(),
         pages: written,
-        head: HeadRecord { sequence: base.sequence, bytes: head, segments: vec![newest.number] },
+        head: HeadRecord { sequence: base.sequence, bytes: head, segments: vec![segment] },
         counts: base.counts,
         through: base.through,
         live: Vec::new(),
@@ -233,10 +322,19 @@ fn hints<'a>(context: &PushContext, segments: impl IntoIterator<Item = &'a Segme
     holders.into_iter().map(|holder| (holder, context.network.peer(&holder).address)).collect()
 }
 
+/// A branch that moves to a new version.
+struct NewRef<'a> {
+    branch: &'a str,
+    slot: u64,
+    version: VersionId,
+}
+
 /// Pages of numbered lists that this commit writes.
 struct NewPages<'a> {
     context: &'a PushContext,
     uploader: &'a Uploader,
+    /// Present pages in these segments are written anew.
+    leaving: &'a BTreeSet<SegmentNumber>,
     pages: Vec<NumberedPage>,
 }
 
@@ -308,7 +406,8 @@ impl NewPages<'_> {
         metadata: &mut Metadata<'_>,
         records: impl Fn(u64) -> Result<Vec<(usize, Vec<u8>)>, PushError>,
     ) -> Result<Root, PushError> {
-        for at in NewPages::plan(base, list, changed, BTreeSet::new()) {
+        let leaving = self.lying_in(base, list, self.leaving)?;
+        for at in NewPages::plan(base, list, changed, leaving) {
             let bytes = if at.level == 0 {
                 let mut page = RecordPage::default();
                 for (slot, record) in records(at.page)? {
@@ -324,63 +423,90 @@ impl NewPages<'_> {
             };
             self.put(list, at, &bytes, metadata)?;
         }
-        self.root(list).ok_or(PushError::Stopped)
+        self.root(base, list)?.ok_or(PushError::Stopped)
     }
 
-    /// The root that was written last.
-    fn root(&self, list: NumberedList) -> Option<Root> {
-        let page = self.pages.iter().rev().find(|page| page.list == list)?;
-        Some(Root { level: page.level, link: page.link })
+    /// The root that was written last, or the present one when nothing of the list was written.
+    fn root(&self, base: &CommitBase, list: NumberedList) -> Result<Option<Root>, PushError> {
+        if let Some(page) = self.pages.iter().rev().find(|page| page.list == list) {
+            return Ok(Some(Root { level: page.level, link: page.link }));
+        }
+        let Some(level) = root_level(given_out(&base.published, list)) else { return Ok(None) };
+        let present = self.context.books.pages(self.context.dataset.id, list, level, 0, 0)?;
+        Ok(present.first().map(|page| Root { level, link: page.link }))
     }
 
+    /// Present pages of a list that lie in one of these segments.
+    fn lying_in(
+        &self,
+        base: &CommitBase,
+        list: NumberedList,
+        segments: &BTreeSet<SegmentNumber>,
+    ) -> Result<BTreeSet<PageAt>, PushError> {
+        let mut found = BTreeSet::new();
+        let levels = root_level(given_out(&base.published, list)).map_or(0, |root| root + 1);
+        for level in (0..levels).filter(|_| !segments.is_empty()) {
+            let (dataset, last) = (self.context.dataset.id, i64::MAX.unsigned_abs());
+            let pages = self.context.books.pages(dataset, list, level, 0, last)?;
+            let inside = pages.iter().filter(|page| segments.contains(&page.link.place.segment));
+            found.extend(inside.map(|page| PageAt { level, page: page.page }));
+        }
+        Ok(found)
+    }
+
+    /// The list of versions, with `new` if there is one.
     fn versions(
         &mut self,
         base: &CommitBase,
-        new: &VersionRecord,
+        new: Option<&VersionRecord>,
+        relocated: &BTreeMap<u64, Relocation>,
         metadata: &mut Metadata<'_>,
     ) -> Result<Root, PushError> {
         let mut changed = changed(&base.changes, NumberedList::Versions);
-        changed.insert(base.ordinal);
+        changed.extend(new.map(|_| base.ordinal));
+        changed.extend(relocated.keys());
         let (books, dataset) = (Arc::clone(&self.context.books), self.context.dataset.id);
-        let (ordinal, new) = (base.ordinal, new.encode());
+        let ordinal = base.ordinal;
         self.list(base, NumberedList::Versions, &changed, metadata, |page| {
             let first = page * RADIX as u64;
             let present = books.versions(dataset, Some(first + RADIX as u64), 64)?;
             let mut records: Vec<(usize, Vec<u8>)> = present
                 .iter()
                 .filter(|record| record.ordinal >= first && record.ordinal < ordinal)
-                .map(|record| (slot_of(record.ordinal, 0), version_record(record).encode()))
+                .map(|record| (slot_of(record.ordinal, 0), version_record(record, relocated).encode()))
                 .collect();
-            if page_of(ordinal, 0).page == page {
-                records.push((slot_of(ordinal, 0), new.clone()));
+            if let Some(new) = new.filter(|_| page_of(ordinal, 0).page == page) {
+                records.push((slot_of(ordinal, 0), new.encode()));
             }
             Ok(records)
         })
     }
 
+    /// The list of refs, with the branch that moves if there is one.
     fn refs(
         &mut self,
         base: &CommitBase,
-        options: &PushOptions,
-        slot: u64,
-        version: VersionId,
+        new: Option<&NewRef<'_>>,
         metadata: &mut Metadata<'_>,
     ) -> Result<Root, PushError> {
         let present = self.context.books.refs(self.context.dataset.id)?;
         let mut changed = changed(&base.changes, NumberedList::Refs);
-        changed.insert(slot);
-        let name: RefName = options.branch.parse().map_err(|_| {
-            let (name, reason) = (options.branch.clone(), "it is no name of a branch".to_owned());
-            PushError::Catalog(CatalogError::InvalidName { name, reason })
-        })?;
-        let new = RefRecord { name, kind: RefKind::Branch, version, ordinal: base.ordinal };
         let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        for present in present.iter().filter(|present| present.slot != slot) {
+        for present in present.iter().filter(|present| new.is_none_or(|new| new.slot != present.slot)) {
             if let Some(record) = self.ref_record(present)? {
                 records.insert(present.slot, record.encode());
             }
         }
-        records.insert(slot, new.encode());
+        if let Some(new) = new {
+            let name: RefName = new.branch.parse().map_err(|_| {
+                let (name, reason) = (new.branch.to_owned(), "it is no name of a branch".to_owned());
+                PushError::Catalog(CatalogError::InvalidName { name, reason })
+            })?;
+            let record =
+                RefRecord { name, kind: RefKind::Branch, version: new.version, ordinal: base.ordinal };
+            records.insert(new.slot, record.encode());
+            changed.insert(new.slot);
+        }
         self.list(base, NumberedList::Refs, &changed, metadata, |page| {
             let first = page * RADIX as u64;
             let below = records.range(first..first + RADIX as u64);
@@ -406,8 +532,13 @@ impl NewPages<'_> {
         let here = metadata.open()?.number();
         changed.extend(self.uploader.totals().segments.iter().map(|segment| segment.number.0));
         changed.remove(&here.0);
-        let moved = self.pages_in(base, &changed)?;
-        for at in NewPages::plan(base, list, &changed, moved) {
+        let placed_anew = changed.iter().copied().map(SegmentNumber).collect();
+        let root = root_level(base.published.segments).unwrap_or(0);
+        // A page carries the placements of the segments which those below it lie in.
+        let mut more: BTreeSet<PageAt> = self.lying_in(base, list, &placed_anew)?;
+        more = more.into_iter().filter(|page| page.level < root).map(PageAt::parent).collect();
+        more.extend(self.lying_in(base, list, self.leaving)?);
+        for at in NewPages::plan(base, list, &changed, more) {
             let bytes = if at.level == 0 {
                 let first = at.page * RADIX as u64;
                 let last = SegmentNumber(first + (RADIX as u64 - 1));
@@ -423,19 +554,7 @@ impl NewPages<'_> {
             };
             self.put(list, at, &bytes, metadata)?;
         }
-        Ok(self.root(list))
-    }
-
-    /// Parents of present map pages that lie in one of these segments: they carry its placement, which has changed.
-    fn pages_in(&self, base: &CommitBase, segments: &BTreeSet<u64>) -> Result<BTreeSet<PageAt>, PushError> {
-        let mut parents = BTreeSet::new();
-        for level in 0..root_level(base.published.segments).unwrap_or(0) {
-            let (dataset, list) = (self.context.dataset.id, NumberedList::Map);
-            let pages = self.context.books.pages(dataset, list, level, 0, i64::MAX.unsigned_abs())?;
-            let moved = pages.iter().filter(|page| segments.contains(&page.link.place.segment.0));
-            parents.extend(moved.map(|page| PageAt { level, page: page.page }.parent()));
-        }
-        Ok(parents)
+        self.root(base, list)
     }
 
     fn map_inner(&self, at: PageAt, here: SegmentNumber) -> Result<MapInner, PushError> {
@@ -472,11 +591,12 @@ fn given_out(counts: &Counts, list: NumberedList) -> u64 {
     }
 }
 
-fn version_record(record: &BookVersion) -> VersionRecord {
+fn version_record(record: &BookVersion, relocated: &BTreeMap<u64, Relocation>) -> VersionRecord {
+    let moved = relocated.get(&record.ordinal);
     VersionRecord {
         id: record.id,
-        version: record.version,
-        tree: record.tree,
+        version: moved.map_or(record.version, |moved| moved.place),
+        tree: moved.map_or(record.tree, |moved| moved.tree),
         new_bytes: record.new_bytes,
         stored_bytes: record.stored_bytes,
     }

@@ -12,18 +12,21 @@ mod jobs;
 mod marks;
 mod proven;
 mod providers;
+mod refresh;
 
 pub use claims::Renewed;
 pub use collect::{CollectError, Collection};
 pub use complete::{CompleteError, Completed};
 pub use jobs::JobsDone;
 pub use providers::Greeted;
+pub use refresh::{RefreshError, Refreshed};
 
 use crate::dataset::DatasetKeys;
 use crate::network::Network;
 use crate::uploader::SharedBooks;
 use seedbank_catalog::records::{Collected, Dataset};
 use seedbank_catalog::{Books, CatalogError};
+use seedbank_formats::keys::SigningKey;
 use seedbank_formats::{DatasetId, Timestamp};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,6 +56,7 @@ pub struct Maintenance {
     network: Arc<Network>,
     keys: KeyLookup,
     index_dir: Option<PathBuf>,
+    owner: Option<Arc<SigningKey>>,
     completions: Arc<Semaphore>,
 }
 
@@ -61,13 +65,19 @@ impl Maintenance {
     #[must_use]
     pub fn new(books: SharedBooks, network: Arc<Network>, keys: KeyLookup) -> Maintenance {
         let completions = Arc::new(Semaphore::new(COMPLETIONS_MAX));
-        Maintenance { books, network, keys, index_dir: None, completions }
+        Maintenance { books, network, keys, index_dir: None, owner: None, completions }
     }
 
     /// Also keeps the deduplication indices in this folder in step. Without it, the next push finds out by itself.
     #[must_use]
     pub fn with_index(self, index_dir: &Path) -> Maintenance {
         Maintenance { index_dir: Some(index_dir.to_owned()), ..self }
+    }
+
+    /// Also writes heads and moves data of this owner's datasets. Needs [`Maintenance::with_index`], too.
+    #[must_use]
+    pub fn signing(self, owner: Arc<SigningKey>) -> Maintenance {
+        Maintenance { owner: Some(owner), ..self }
     }
 
     /// The books.

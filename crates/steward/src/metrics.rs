@@ -52,6 +52,8 @@ pub(crate) struct Metrics {
     pub(crate) jobs_done: Counter,
     /// Jobs that will be tried again.
     pub(crate) jobs_failed: Counter,
+    /// Heads written since fragments had moved, or versions or refs were gone.
+    pub(crate) heads_written: Counter,
     /// Segments that collections gave up.
     pub(crate) segments_collected: Counter,
     /// Providers that the books know.
@@ -78,6 +80,7 @@ impl Metrics {
             fragments_lost: Counter::default(),
             jobs_done: Counter::default(),
             jobs_failed: Counter::default(),
+            heads_written: Counter::default(),
             segments_collected: Counter::default(),
             providers: Amount::default(),
             providers_answering: Amount::default(),
@@ -112,6 +115,7 @@ impl Metrics {
             ("fragments_lost", "Fragments that their holders did not have any more", &self.fragments_lost),
             ("jobs_done", "Jobs done", &self.jobs_done),
             ("jobs_failed", "Jobs that failed and will be tried again", &self.jobs_failed),
+            ("heads_written", "Heads written anew without a commit", &self.heads_written),
             ("segments_collected", "Segments given up by collections", &self.segments_collected),
         ] {
             registry.register(name, help, counter.clone());

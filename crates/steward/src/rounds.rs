@@ -38,6 +38,9 @@ pub struct Pacing {
     pub renew: Duration,
     /// The sweep over heads that too few providers have.
     pub publish: Duration,
+    /// The look for heads by which readers without the books would go wrong, since fragments have moved. Each that is
+    /// found costs a small segment, so one head stands for all that moved in this time.
+    pub refresh: Duration,
     /// The look for datasets that are due for collection.
     pub collect: Duration,
 }
@@ -51,6 +54,7 @@ impl Default for Pacing {
             complete: Duration::from_secs(5 * 60),
             renew: Duration::from_secs(10 * 60),
             publish: Duration::from_secs(10 * 60),
+            refresh: Duration::from_secs(2 * 60),
             collect: Duration::from_secs(60),
         }
     }
@@ -64,12 +68,13 @@ pub(crate) enum Step {
     Complete,
     Renew,
     Publish,
+    Refresh,
     Collect,
 }
 
 impl Step {
-    pub(crate) const ALL: [Step; 6] =
-        [Step::Greet, Step::Work, Step::Complete, Step::Renew, Step::Publish, Step::Collect];
+    pub(crate) const ALL: [Step; 7] =
+        [Step::Greet, Step::Work, Step::Complete, Step::Renew, Step::Publish, Step::Refresh, Step::Collect];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -78,6 +83,7 @@ impl Step {
             Step::Complete => "complete",
             Step::Renew => "renew",
             Step::Publish => "publish",
+            Step::Refresh => "refresh",
             Step::Collect => "collect",
         }
     }
@@ -89,6 +95,7 @@ impl Step {
             Step::Complete => pacing.complete,
             Step::Renew => pacing.renew,
             Step::Publish => pacing.publish,
+            Step::Refresh => pacing.refresh,
             Step::Collect => pacing.collect,
         }
     }
@@ -197,7 +204,9 @@ impl Rounds {
             match step {
                 Step::Work => self.work.notified().await,
                 Step::Collect => self.collect.notified().await,
-                Step::Greet | Step::Complete | Step::Renew | Step::Publish => std::future::pending().await,
+                Step::Greet | Step::Complete | Step::Renew | Step::Publish | Step::Refresh => {
+                    std::future::pending().await
+                }
             }
         };
         tokio::select! {
@@ -242,6 +251,11 @@ impl Rounds {
             }
             Step::Publish => {
                 maintenance.publish_heads().await?;
+                Ok(More::Later)
+            }
+            Step::Refresh => {
+                let refreshed = maintenance.refresh_heads().await?;
+                self.metrics.heads_written.inc_by(refreshed.heads);
                 Ok(More::Later)
             }
             Step::Collect => {

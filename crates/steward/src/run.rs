@@ -9,6 +9,7 @@ use seedbank_catalog::{Catalog, Local, OpenError, Request};
 use seedbank_client::SharedBooks;
 use seedbank_client::maintain::{KeyLookup, Maintenance};
 use seedbank_client::network::{Network, wall_clock};
+use seedbank_formats::keys::SigningKey;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -90,7 +91,8 @@ pub enum RunError {
 }
 
 /// Keeps the books at `paths` and the datasets in them healthy until `shutdown` is over. `on_ready` is called once, when
-/// other processes can connect. Datasets of which `keys` finds no keys are neither completed nor collected.
+/// other processes can connect. Datasets of which `keys` finds no keys are neither completed nor collected, and heads are
+/// written for those that belong to `owner`.
 ///
 /// # Errors
 /// [`RunError`].
@@ -98,6 +100,7 @@ pub async fn run(
     paths: &BooksPaths,
     options: RunOptions,
     network: Arc<Network>,
+    owner: SigningKey,
     keys: KeyLookup,
     on_ready: impl FnOnce(Serving),
     shutdown: impl Future<Output = ()>,
@@ -118,7 +121,9 @@ pub async fn run(
     let socket = Socket::bind(&paths.socket).await?;
 
     let metrics = Arc::new(Metrics::new());
-    let maintenance = Maintenance::new(Arc::clone(&books), network, keys).with_index(&options.index_dir);
+    let maintenance = Maintenance::new(Arc::clone(&books), network, keys)
+        .with_index(&options.index_dir)
+        .signing(Arc::new(owner));
     let rounds = Arc::new(Rounds::new(maintenance, Arc::clone(&metrics), options.pacing));
     let (stop, stops) = watch::channel(false);
     let heard = Arc::clone(&rounds);

@@ -28,8 +28,12 @@ fn options(home: &Path) -> RunOptions {
     RunOptions::new("127.0.0.1:0".parse().unwrap(), home.join("index"))
 }
 
+fn owner() -> SigningKey {
+    SigningKey::from_seed([7; 32])
+}
+
 fn network() -> Arc<Network> {
-    let identity = Identity::new(&SigningKey::from_seed([7; 32]));
+    let identity = Identity::new(&owner());
     Arc::new(Network::new(ProviderClient::new(&identity, TcpDial, ClientLimits::default())))
 }
 
@@ -48,7 +52,7 @@ impl Steward {
                 // A test that fails drops the sender, which ends the steward as well.
                 let _told = ended.await;
             };
-            run(&paths, options, network(), no_keys(), on_ready, shutdown).await
+            run(&paths, options, network(), owner(), no_keys(), on_ready, shutdown).await
         });
         Steward { serving: serving.await.expect("the steward comes up"), end, running }
     }
@@ -96,7 +100,8 @@ async fn one_steward_a_home_and_the_books_are_free_when_it_has_ended() {
     let home = tempfile::tempdir().unwrap();
     let steward = Steward::start(home.path()).await;
     let here = paths(home.path());
-    let second = run(&here, options(home.path()), network(), no_keys(), |_| (), std::future::pending());
+    let second =
+        run(&here, options(home.path()), network(), owner(), no_keys(), |_| (), std::future::pending());
     match second.await {
         Err(RunError::Open(OpenError::Locked { pid, .. })) => assert_eq!(pid, Some(std::process::id())),
         other => panic!("{other:?}"),
@@ -141,7 +146,8 @@ async fn metrics_are_for_this_machine_alone() {
     let home = tempfile::tempdir().unwrap();
     let options = RunOptions { metrics: "0.0.0.0:0".parse().unwrap(), ..options(home.path()) };
     let refused =
-        run(&paths(home.path()), options, network(), no_keys(), |_| (), std::future::pending()).await;
+        run(&paths(home.path()), options, network(), owner(), no_keys(), |_| (), std::future::pending())
+            .await;
     assert!(matches!(refused, Err(RunError::NotLoopback(_))), "{refused:?}");
     assert!(!home.path().join("catalog").exists());
 }

@@ -7,19 +7,21 @@ use seedbank_client::dataset::{DatasetKeys, Visibility};
 use seedbank_client::glob::Filter;
 use seedbank_client::maintain::{KeyLookup, Maintenance};
 use seedbank_client::network::{Network, wall_clock};
+use seedbank_client::placements::Placements;
 use seedbank_client::progress::Silent;
 use seedbank_client::pull::verify;
 use seedbank_client::push::{PushContext, PushOptions, PushReport, Rehash, push};
 use seedbank_client::reader::Reader;
 use seedbank_client::snapshot::Snapshot;
 use seedbank_erasure::Scheme;
+use seedbank_formats::head::Head;
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, SigningKey, dataset_id};
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
 use seedbank_formats::{PublicKey, VersionId};
 use seedbank_provider::{ByteSize, InitOptions, RunError, RunOptions, Serving, init, run};
 use seedbank_transport::{ClientLimits, Identity, ProviderClient, TcpDial};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -148,7 +150,9 @@ impl World {
         let keys = self.keys.clone();
         let lookup: KeyLookup = Arc::new(move |_dataset| Some(keys.clone()));
         let (books, network) = (Arc::clone(&self.books), Arc::clone(&self.network));
-        Maintenance::new(books, network, lookup).with_index(&self.folder.path().join("index"))
+        Maintenance::new(books, network, lookup)
+            .with_index(&self.folder.path().join("index"))
+            .signing(Arc::new(owner()))
     }
 
     pub(crate) async fn push(&self, source: &Path) -> PushReport {
@@ -179,5 +183,20 @@ impl World {
         let reader = Reader::of_books(&self.books, &self.network, &self.keys);
         let snapshot = Snapshot::open(&reader, version, record.version, record.tree).await.unwrap();
         verify(&reader, &snapshot, Arc::new(Silent)).await.unwrap();
+    }
+
+    /// Reads all of a version as somebody does who has the key and nothing else: from the head that providers have.
+    /// Gives everybody who holds some of it, by the placement map.
+    pub(crate) async fn check_from_head(&self, version: VersionId) -> BTreeSet<PublicKey> {
+        let bytes = self.network.get_head(&self.providers[0].key, self.keys.id).await.unwrap().unwrap();
+        let head = Head::check(&bytes).unwrap();
+        let body = head.open(self.keys.seal_keys(head.epoch()).unwrap()).unwrap();
+        let newest = body.version.unwrap();
+        assert_eq!(newest.id, version);
+        let reader = Reader::new(Arc::clone(&self.network), self.keys.clone(), Placements::of_head(&body));
+        let snapshot = Snapshot::open(&reader, version, newest.version, newest.tree).await.unwrap();
+        verify(&reader, &snapshot, Arc::new(Silent)).await.unwrap();
+        let segments = snapshot.segments(&reader).await.unwrap();
+        segments.iter().flat_map(|segment| segment.holders().collect::<Vec<_>>()).collect()
     }
 }

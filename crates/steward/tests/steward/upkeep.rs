@@ -2,7 +2,7 @@
 
 use crate::network::World;
 use seedbank_catalog::Books;
-use seedbank_client::maintain::Greeted;
+use seedbank_client::maintain::{Greeted, Refreshed};
 use seedbank_client::network::wall_clock;
 use seedbank_formats::PublicKey;
 use seedbank_testkit::TreeSpec;
@@ -54,10 +54,19 @@ async fn a_lost_providers_fragments_find_other_holders() {
     assert_eq!(after.values().sum::<usize>(), total);
     assert!(!after.contains_key(&lost));
     world.check(pushed.version).await;
+
+    // Readers who have only a head learn of it.
+    assert!(world.check_from_head(pushed.version).await.contains(&lost));
+    assert_eq!(world.maintenance().refresh_heads().await.unwrap().heads, 1);
+    assert!(!world.check_from_head(pushed.version).await.contains(&lost));
+    assert_eq!(world.maintenance().refresh_heads().await.unwrap(), Refreshed::default());
+    world.check(pushed.version).await;
+
     // Every claim is a real one.
     let later = wall_clock().plus_seconds(40 * 24 * 60 * 60);
+    let claimed = holdings(&world).values().sum::<usize>() as u64;
     let renewed = world.maintenance().renew_claims(later).await.unwrap();
-    assert_eq!((renewed.renewed, renewed.lost, renewed.unanswered), (total as u64, 0, 0));
+    assert_eq!((renewed.renewed, renewed.lost, renewed.unanswered), (claimed, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
