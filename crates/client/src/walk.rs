@@ -88,11 +88,6 @@ impl<P: Walkable> Walk<P> {
         Walk { reader: Arc::clone(reader), frames: vec![frame], skip }
     }
 
-    /// Bytes that are to be skipped in the leaf that came first.
-    pub(crate) fn skip(&self) -> u64 {
-        self.skip
-    }
-
     /// The next leaf and its layout.
     pub(crate) async fn next_leaf(&mut self) -> Result<Option<(P, LayoutPage)>, ReadError> {
         loop {
@@ -177,10 +172,11 @@ impl LocatedEntry {
                 leaf: VecDeque::new(),
                 pages: Some(Walk::new(reader, *root, place, offset)),
                 skip: 0,
+                before: 0,
             },
             (Content::Chunks(chunks), _) => {
                 let located = chunks.iter().copied().zip(self.chunks.iter().copied());
-                ChunkWalk { leaf: located.collect(), pages: None, skip: offset }
+                ChunkWalk { leaf: located.collect(), pages: None, skip: offset, before: 0 }
             }
             (Content::Manifest { .. }, None) => ChunkWalk::default(),
         }
@@ -192,7 +188,9 @@ impl LocatedEntry {
 pub(crate) struct ChunkWalk {
     leaf: VecDeque<(ChunkRef, Place)>,
     pages: Option<Walk<ManifestPage>>,
+    /// Bytes still to be passed over; none once the first chunk has come.
     skip: u64,
+    before: u64,
 }
 
 impl ChunkWalk {
@@ -204,6 +202,7 @@ impl ChunkWalk {
                     self.skip -= u64::from(chunk.len);
                     continue;
                 }
+                self.before = std::mem::take(&mut self.skip);
                 return Ok(Some((chunk, place)));
             }
             let Some(pages) = &mut self.pages else { return Ok(None) };
@@ -217,9 +216,9 @@ impl ChunkWalk {
         }
     }
 
-    /// Bytes of the next chunk that come before the offset that was asked for.
+    /// Bytes of the chunk that came last that lie before the offset that was asked for.
     pub(crate) fn skip(&self) -> u64 {
-        self.pages.as_ref().map_or(self.skip, |pages| self.skip + pages.skip())
+        self.before
     }
 }
 
@@ -285,5 +284,27 @@ pub(crate) async fn find(
                 return Ok(located(page, &layout)?.remove(position));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ChunkWalk;
+    use seedbank_formats::place::{ChunkRef, Place};
+    use seedbank_formats::{ChunkId, SegmentNumber};
+
+    #[tokio::test]
+    async fn chunks_behind_the_first_are_given_however_short_they_are() {
+        let chunk = |index: u8, len| {
+            let place = Place { segment: SegmentNumber(0), index: index.into() };
+            (ChunkRef { id: ChunkId([index; 32]), len }, place)
+        };
+        let leaf = [chunk(0, 100), chunk(1, 100), chunk(2, 20), chunk(3, 50)].into();
+        let mut walk = ChunkWalk { leaf, pages: None, skip: 150, before: 0 };
+        let mut came = Vec::new();
+        while let Some((chunk, _)) = walk.next().await.unwrap() {
+            came.push((chunk.len, walk.skip()));
+        }
+        assert_eq!(came, [(100, 50), (20, 0), (50, 0)]);
     }
 }
