@@ -42,6 +42,8 @@ pub struct TransportRow {
     pub transport: &'static str,
     /// Server to client on one connection, 10^9 bytes per second.
     pub gigabytes_per_second: f64,
+    /// Processor time of both ends together for 10^9 bytes; `None` where the system does not tell.
+    pub cpu_seconds_per_gigabyte: Option<f64>,
     /// From a request to the last byte of its answer, one request at a time.
     pub latency_4_kib: Latency,
     /// The same for 256 KiB.
@@ -81,18 +83,30 @@ async fn measure(
 ) -> io::Result<TransportRow> {
     path.fetch(TRANSFER_BYTES).await?;
     let transfers = plan.bytes.div_ceil(TRANSFER_BYTES).max(1);
+    let cpu_before = cpu_seconds();
     let start = Instant::now();
     for _ in 0..transfers {
         path.fetch(TRANSFER_BYTES).await?;
     }
     let nanoseconds = Duration::max(start.elapsed(), Duration::from_nanos(1)).as_secs_f64() * 1e9;
+    let cpu = cpu_before.zip(cpu_seconds()).map(|(before, after)| after - before);
     let bytes = u32::try_from(transfers).map_or(f64::INFINITY, f64::from) * 16.0 * 1024.0 * 1024.0;
     Ok(TransportRow {
         transport,
         gigabytes_per_second: bytes / nanoseconds,
+        cpu_seconds_per_gigabyte: cpu.map(|seconds| seconds * 1e9 / bytes),
         latency_4_kib: latency(path, SMALL_BYTES, plan.requests).await?,
         latency_256_kib: latency(path, LARGE_BYTES, plan.requests).await?,
     })
+}
+
+/// Processor time of this process so far, from Linux's `/proc` in its hundredths of a second.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name may hold anything but ends with the last parenthesis; user and system time are fields 14 and 15.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    Some(f64::from(ticks()?) / 100.0 + f64::from(ticks()?) / 100.0)
 }
 
 async fn latency(path: &mut impl Fetch, bytes: u64, requests: u32) -> io::Result<Latency> {
