@@ -158,7 +158,7 @@ pub(crate) enum Dataset {
         /// NAME[@REF]:PATH.
         file: String,
         /// Bytes FROM-TO, both counted from 0, TO excluded; either may be left out.
-        #[arg(long, value_name = "FROM-TO")]
+        #[arg(long, value_name = "FROM-TO", allow_hyphen_values = true)]
         range: Option<String>,
     },
     /// List datasets, or a version's files.

@@ -1,19 +1,23 @@
 //! What an error means for whoever started the program.
 
-use crate::output::Exit;
+use crate::keystore::ParseProviderAddressError;
+use crate::logging::UnknownLevel;
+use crate::output::{Exit, ParseBytesError};
 use crate::target::TargetError;
 use seedbank_client::RangeError;
 use seedbank_client::glob::ParsePatternError;
 use seedbank_client::pull::{CatError, PullError, VerifyError, WrongSha256};
 use seedbank_client::reader::ReadError;
 use seedbank_client::snapshot::SnapshotError;
+use seedbank_formats::path::PathError;
 use std::io::{self, Write};
+use std::net::AddrParseError;
 
 /// The exit code of an error: 3 when data or proof did not match, 2 when the command makes no sense, else 1.
 pub(crate) fn of(error: &anyhow::Error) -> Exit {
     let mut exit = Exit::Failed;
     for cause in error.chain() {
-        if cause.is::<TargetError>() || cause.is::<ParsePatternError>() {
+        if is_usage(cause) {
             return Exit::Usage;
         }
         if is_unverified(cause) {
@@ -21,6 +25,17 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
         }
     }
     exit
+}
+
+/// Whether something that was typed can't be read: no network and no file was asked.
+fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<TargetError>()
+        || cause.is::<ParsePatternError>()
+        || cause.is::<PathError>()
+        || cause.is::<ParseProviderAddressError>()
+        || cause.is::<ParseBytesError>()
+        || cause.is::<UnknownLevel>()
+        || cause.is::<AddrParseError>()
 }
 
 fn is_unverified(cause: &(dyn std::error::Error + 'static)) -> bool {

@@ -12,16 +12,15 @@ mod private_file;
 mod ring;
 mod sealed;
 
-pub(crate) use dataset_key::{DatasetKey, ProviderAddress};
+pub(crate) use dataset_key::{DatasetKey, ParseProviderAddressError, ProviderAddress};
 pub(crate) use passphrase::{
     PASSPHRASE_VARIABLE, Passphrase, PassphraseError, PassphraseSource, PassphraseUse,
 };
 pub(crate) use phrase::Phrase;
-pub(crate) use private_file::create_private;
+pub(crate) use private_file::{create_private, replace_private};
 pub(crate) use ring::KeyRing;
 pub(crate) use sealed::{GUESS_COST_DEFAULT, GuessCost, Protection, UnsealError};
 
-use private_file::replace_private;
 use sealed::{Contents, FILE_BYTES_MAX, IMPORTED_MAX, Lock, StoreKey};
 use seedbank_formats::DatasetId;
 use std::collections::BTreeMap;
@@ -188,6 +187,10 @@ impl KeyStore {
     /// Any [`ImportError`].
     pub(crate) fn import(&self, source: &PassphraseSource, key: DatasetKey) -> Result<KeyRing, ImportError> {
         let written = |source| ImportError::Write { path: self.path.clone(), source };
+        if !self.exists() {
+            // Before the lock, which may have no folder to lie in.
+            return Err(OpenError::Missing(self.path.clone()).into());
+        }
         let _lock = self.lock().map_err(written)?;
         let (store_key, mut contents) = self.unseal(source)?;
         let phrase = Phrase::from_entropy(&contents.entropy);

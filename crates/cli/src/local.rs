@@ -4,11 +4,12 @@
 //! start. What runs is written to `network.json`, which is all that `down` and `status` need. A process is signalled
 //! only while its command line still names our folder, so a recycled process id is never hit.
 
-use crate::keystore::PASSPHRASE_VARIABLE;
+use crate::keystore::{PASSPHRASE_VARIABLE, replace_private};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -88,9 +89,7 @@ impl Network {
     /// Writes `network.json`.
     pub(crate) fn save(&self, dir: &Path) -> anyhow::Result<()> {
         let path = dir.join("network.json");
-        let staged = dir.join("network.json.new");
-        std::fs::write(&staged, serde_json::to_vec_pretty(self)?)
-            .and_then(|()| std::fs::rename(&staged, &path))
+        replace_private(&path, &serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("writing {}", path.display()))
     }
 
@@ -161,6 +160,7 @@ impl Starting {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(&log_path)
             .with_context(|| format!("opening {}", log_path.display()))?;
         let program = std::env::current_exe().context("finding this program's own file")?;

@@ -13,6 +13,7 @@ mod local;
 mod logging;
 mod output;
 mod recovery;
+mod scratch;
 mod source;
 mod stop;
 mod target;

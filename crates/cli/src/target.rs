@@ -1,5 +1,6 @@
 //! What people type to name data: `NAME`, `NAME@REF`, `NAME@REF:PATH`, `FROM-TO`, `K/N`.
 
+use seedbank_client::home_dataset::HOME_DATASET_NAME;
 use seedbank_erasure::Scheme;
 use std::ops::Range;
 
@@ -23,6 +24,12 @@ pub(crate) enum TargetError {
     /// A path where none belongs.
     #[error("{0:?} names a path; only NAME or NAME@REF makes sense here")]
     PathNotWanted(String),
+    /// A version where none belongs.
+    #[error("{0:?} names a version; a push makes a new one, so write NAME without the @")]
+    ReferenceNotWanted(String),
+    /// The list of datasets, which the program keeps itself.
+    #[error("{HOME_DATASET_NAME} is the list of datasets, which is kept for you; choose another name")]
+    Reserved,
     /// No path where one is needed.
     #[error("{0:?} names no file: write NAME:PATH or NAME@REF:PATH")]
     NoPath(String),
@@ -58,6 +65,21 @@ impl Target {
     pub(crate) fn version(text: &str) -> Result<Target, TargetError> {
         let target = Target::parse(text)?;
         if target.path.is_some() { Err(TargetError::PathNotWanted(text.to_owned())) } else { Ok(target) }
+    }
+
+    /// Reads `NAME`.
+    pub(crate) fn dataset(text: &str) -> Result<Target, TargetError> {
+        let target = Target::version(text)?;
+        if target.reference.is_some() {
+            Err(TargetError::ReferenceNotWanted(text.to_owned()))
+        } else {
+            Ok(target)
+        }
+    }
+
+    /// Refuses the dataset that the program keeps itself.
+    pub(crate) fn of_an_owner(self) -> Result<Target, TargetError> {
+        if self.name == HOME_DATASET_NAME { Err(TargetError::Reserved) } else { Ok(self) }
     }
 
     /// Reads `NAME[@REF]:PATH` and gives the path beside it.

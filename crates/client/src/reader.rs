@@ -17,6 +17,7 @@ use seedbank_formats::place::{Link, Place};
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::seal::{Item, ItemKind, Opener};
 use seedbank_formats::segment::Footer;
+use seedbank_protocol::routes::PROOF_RANGE_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OnceCell, Semaphore};
@@ -29,8 +30,8 @@ const WHOLE_BYTES_MAX: u32 = 1024 * 1024;
 const SEGMENTS_KEPT: usize = 64;
 
 /// One request for neighbouring items asks for no more: a slow holder is then noticed after a few MiB, and a wrong one
-/// spoils no more.
-pub(crate) const RUN_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// spoils no more. Sealed, it stays below what one proof may cover.
+pub(crate) const RUN_BYTES_MAX: u64 = PROOF_RANGE_BYTES_MAX / 8 * 7;
 
 /// Requests for metadata under way at once.
 const METADATA_REQUESTS_MAX: usize = 8;
@@ -223,8 +224,22 @@ impl Reader {
         Ok(seedbank_formats::seal::open(self.seal_keys(placement.epoch)?, item, sealed).ok())
     }
 
+    /// Reads neighbouring items of one segment: with one request while a proof may cover them all.
+    async fn run(&self, placement: &Arc<SegmentPlacement>, items: &[Item]) -> Result<Vec<Vec<u8>>, ReadError> {
+        let mut plains = Vec::with_capacity(items.len());
+        let mut rest = items;
+        while let Some(first) = rest.first() {
+            let end = |item: &Item| u64::from(item.offset - first.offset) + u64::from(item.sealed_len);
+            let fitting = rest.iter().take_while(|item| end(item) <= PROOF_RANGE_BYTES_MAX).count();
+            let (now, later) = rest.split_at(fitting.max(1));
+            rest = later;
+            plains.extend(self.run_at_once(placement, now).await?);
+        }
+        Ok(plains)
+    }
+
     /// Reads neighbouring items of one segment with one request.
-    async fn run(
+    async fn run_at_once(
         &self,
         placement: &Arc<SegmentPlacement>,
         items: &[Item],

@@ -140,7 +140,7 @@ pub enum ReadOutcome {
 
 /// Why a range can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("too few fragments can be read: usable={usable} needed={needed}")]
+#[error("too few fragments can be read: usable={usable} needed={needed}{}", listed(.reasons))]
 pub struct ReadFailed {
     /// Other fragments that may still be good: too few for a decode. Always 0 for copies.
     pub usable: usize,
@@ -148,6 +148,18 @@ pub struct ReadFailed {
     pub needed: usize,
     /// What was wrong with whom, in the order in which it was noticed.
     pub reasons: Vec<(PublicKey, Reason)>,
+}
+
+/// Who was of no use, for people: each provider once, with the last that is known of it.
+fn listed(reasons: &[(PublicKey, Reason)]) -> String {
+    let last: BTreeMap<&PublicKey, &Reason> =
+        reasons.iter().map(|(provider, reason)| (provider, reason)).collect();
+    let told = last.iter().map(|(provider, reason)| match reason {
+        Reason::Failure(failure) => format!("{} {failure:?}", provider.short()),
+        Reason::Verdict(verdict) => format!("{} {verdict:?}", provider.short()),
+    });
+    let told: Vec<String> = told.collect();
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) }
 }
 
 /// Why one provider was of no use.

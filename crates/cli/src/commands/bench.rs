@@ -10,7 +10,6 @@ mod meter;
 mod primitives;
 mod reads;
 mod report;
-mod scratch;
 
 use crate::app::App;
 use crate::args::Bench;

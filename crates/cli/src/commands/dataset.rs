@@ -12,9 +12,10 @@ use seedbank_catalog::index::Index;
 use seedbank_catalog::records::Dataset;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_client::SharedBooks;
+use seedbank_client::dataset::index_folder;
 use seedbank_client::file_cache::FileCache;
 use seedbank_client::glob::Filter;
-use seedbank_client::home_dataset::{self, HOME_DATASET_NAME};
+use seedbank_client::home_dataset::{self, HOME_DATASET_NAME, home_dataset_id};
 use seedbank_client::maintain::Maintenance;
 use seedbank_client::network::wall_clock;
 use seedbank_client::pull::{self, PullReport};
@@ -25,6 +26,7 @@ use seedbank_formats::path::TreePath;
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
 use seedbank_formats::{DatasetId, SegmentNumber};
+use seedbank_stewardship::scheme::explicit_scheme;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -91,31 +93,47 @@ pub(crate) async fn push_folder(
     new: &NewDataset,
     options: &PushOptions,
 ) -> anyhow::Result<PushReport> {
-    let target = Target::version(name)?;
-    if target.reference.is_some() {
-        bail!("push makes a new version: write {} without the @", target.name);
-    }
+    Target::dataset(name)?.of_an_owner()?;
     if !options.source.exists() {
         bail!("no such file or folder: {}", options.source.display());
     }
     let ring = app.keys()?;
     let books = app.books()?;
     let network = App::network_of(&ring, &books)?;
-    if books.providers()?.is_empty() {
+    let providers = books.providers()?.len();
+    if providers == 0 {
         bail!(
             "this home knows no provider: add some with `seedbank provider add KEY@HOST:PORT`, or run `seedbank up`"
         );
     }
+    if let Some(scheme) = new.scheme {
+        // Before it becomes the dataset's policy.
+        explicit_scheme(scheme.data(), scheme.total(), providers)?;
+    }
     let (dataset, made) = find_or_make(&ring, &books, name, new)?;
-    let context = push_context(app, &ring, &books, &network, dataset)?;
+    let context = push_context(app, &ring, &books, &network, dataset.clone())?;
     let bar = Arc::new(Bar::new("push", app.output.is_quiet()));
     let pushed = push::push(&context, options, Arc::clone(&bar) as _).await;
     bar.finish();
+    if pushed.is_err() && made == DatasetMade::Now && books.usage(dataset.id)?.segments == 0 {
+        // Nothing is stored that another try could go on with, so the name stays free.
+        books.remove_dataset(dataset.id)?;
+    }
     let report = pushed?;
-    if made == DatasetMade::Now {
+    if list_may_lack(&books, &dataset)? {
         publish_list(app, &ring, &books, &network).await?;
     }
     Ok(report)
+}
+
+/// Whether the published list of datasets may be older than a dataset, whose first push may have been cut short.
+fn list_may_lack(books: &SharedBooks, dataset: &Dataset) -> anyhow::Result<bool> {
+    let list = match books.dataset(home_dataset_id(&dataset.owner).to_string()) {
+        Err(CatalogError::NoSuchDataset { .. }) => return Ok(true),
+        found => found?,
+    };
+    let newest = books.versions(list.id, None, 1)?;
+    Ok(newest.first().is_none_or(|version| version.time <= dataset.created))
 }
 
 pub(crate) fn push_context(
@@ -660,7 +678,7 @@ struct RemovedLine {
 }
 
 async fn remove(app: &App, name: &str, yes: bool) -> anyhow::Result<()> {
-    let target = Target::version(name)?;
+    let target = Target::version(name)?.of_an_owner()?;
     let ring = app.keys()?;
     let books = app.books()?;
     let network = App::network_of(&ring, &books)?;
@@ -718,7 +736,7 @@ fn maintenance(
 
 /// The next push must not deduplicate against what is gone.
 fn forget_segments(app: &App, dataset: DatasetId, doomed: Vec<SegmentNumber>) -> anyhow::Result<()> {
-    Index::open(&app.home.index_dir(), dataset)?.forget_segments(doomed)?;
+    Index::open(&index_folder(&app.home.index_dir(), &dataset), dataset)?.forget_segments(doomed)?;
     FileCache::open(app.home.root()).forget_dataset(dataset);
     Ok(())
 }

@@ -9,10 +9,9 @@ mod edit;
 use crate::app::App;
 use crate::args::Demo;
 use crate::commands::dataset::{Found, NewDataset, found, pull_version, push_folder, verify_version};
-use crate::commands::network::start;
-use crate::home::Home;
 use crate::local::{Lifetime, Running};
 use crate::output::{Align, bytes, count, duration, table};
+use crate::scratch::Scratch;
 use crate::source::{Opened, open};
 use crate::target::Target;
 use anyhow::{Context, bail};
@@ -59,31 +58,20 @@ struct VersionLine {
 
 pub(crate) async fn run(app: &App, options: &Demo) -> anyhow::Result<()> {
     let data = find_data(options.data.as_deref())?;
-    let base = make_base()?;
-    let told = tell(app, options, &data, &base).await;
-    if options.keep {
-        return told.map(|_story| ());
-    }
-    let removed = std::fs::remove_dir_all(&base).with_context(|| format!("removing {}", base.display()));
-    told?;
-    removed
-}
-
-async fn tell(app: &App, options: &Demo, data: &Path, base: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
-    let home = Home::resolve(Some(&base.join("home")), None)?;
-    let inner = app.at(home);
+    let mut scratch = Scratch::make("demo")?;
     let lifetime = if options.keep { Lifetime::Detached } else { Lifetime::WithParent };
     line(app, &format!("Starting {} provider processes and one steward process.", options.providers));
-    let mut running = start(&inner, options.providers, 0, lifetime)?;
-    let story = act(app, &inner, options, data, base, &mut running).await;
-    let kept = options.keep.then(|| base.to_owned());
-    if kept.is_none() {
-        running.stop()?;
+    let inner = scratch.start(app, options.providers, lifetime)?;
+    let base = scratch.path("");
+    let mut story = act(app, &inner, options, &data, &base, scratch.running_mut()?).await?;
+    // What goes wrong before this, or an interruption, leaves nothing: nobody has been told where it is.
+    if options.keep {
+        story.kept = Some(scratch.keep());
+    } else {
+        scratch.close()?;
     }
-    let mut story = story?;
     story.seconds = began.elapsed().as_secs_f64();
-    story.kept = kept;
     app.output.data(&story, story_text)?;
     if !story.verified {
         bail!("what was read back is not what was stored");
@@ -209,16 +197,6 @@ fn find_data(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
             "the dataset that ships with the repository ({SHIPPED}) is not here; give another with --data DIR"
         )
     })
-}
-
-fn make_base() -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-    let mut random = [0; 4];
-    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-    let base = std::env::temp_dir().join(format!("seedbank-demo-{:08x}", u32::from_le_bytes(random)));
-    let made = std::fs::DirBuilder::new().mode(0o700).create(&base);
-    made.with_context(|| format!("making {}", base.display()))?;
-    Ok(base)
 }
 
 async fn push(app: &App, folder: &Path, message: &str) -> anyhow::Result<PushReport> {

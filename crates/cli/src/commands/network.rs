@@ -14,7 +14,9 @@ use seedbank_formats::PublicKey;
 use seedbank_provider::{ByteSize, InitOptions};
 use seedbank_steward::open_books;
 use serde::Serialize;
+use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 
 /// What each provider of a local network offers.
 const LOCAL_CAPACITY: ByteSize = ByteSize(1 << 40);
@@ -40,7 +42,11 @@ pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
 pub(crate) fn start(app: &App, providers: u16, port: u16, lifetime: Lifetime) -> anyhow::Result<Running> {
     app.home.create()?;
     let dir = app.home.network_dir();
-    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .with_context(|| format!("making {}", dir.display()))?;
     if let Some(network) = Network::load(&dir)?
         && network.is_running()
     {

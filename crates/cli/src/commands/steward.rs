@@ -17,7 +17,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     let metrics = metrics.parse().with_context(|| format!("--metrics {metrics:?} is no address"))?;
     app.home.create()?;
     let ring = Arc::new(app.keys()?);
-    let key = ring.identity().public().to_string();
+    let (owner, key) = (ring.identity().clone(), ring.identity().public().to_string());
     let network = App::network(&ring);
     let output = app.output;
     let on_ready = move |serving: seedbank_steward::Serving| {
@@ -34,6 +34,6 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     let options = RunOptions::new(metrics, app.home.index_dir());
     let paths = app.books_paths();
     let keys = move |dataset: &Dataset| dataset_keys(&ring, dataset).ok();
-    seedbank_steward::run(&paths, options, network, Arc::new(keys), on_ready, stop_signal()?).await?;
+    seedbank_steward::run(&paths, options, network, owner, Arc::new(keys), on_ready, stop_signal()?).await?;
     Ok(())
 }

@@ -3,11 +3,14 @@
 use super::budget::{self, Measured};
 use super::data::{Noise, edit, write_file, write_small_files};
 use super::meter::{Cost, Meter, float};
+use super::primitives;
 use super::reads::{self, READ_BYTES, Subject, VersionReads};
 use super::report::{Disk, Edits, Limits, Push, Report, report_text};
-use super::{primitives, scratch::Scratch};
 use crate::app::App;
 use crate::commands::dataset::{NewDataset, pull_version, push_folder};
+use crate::local::Lifetime;
+use crate::output::{Output, Talk};
+use crate::scratch::Scratch;
 use crate::source::open;
 use crate::target::Target;
 use anyhow::{Context, bail};
@@ -51,7 +54,7 @@ pub(crate) async fn run(app: &App, plan: &Plan) -> anyhow::Result<()> {
     if plan.size < READ_BYTES {
         bail!("--size must be at least 256KiB, the length of one read");
     }
-    let mut scratch = Scratch::make()?;
+    let mut scratch = Scratch::make("bench")?;
     let measured = measure(app, plan, &mut scratch).await?;
     scratch.close()?;
     say(app, "raw primitives and stages");
@@ -109,7 +112,8 @@ struct Measurements {
 
 async fn measure(app: &App, plan: &Plan, scratch: &mut Scratch) -> anyhow::Result<Measurements> {
     say(app, &format!("{} provider processes", plan.providers));
-    let inner = scratch.start(app, plan.providers)?;
+    let mut inner = scratch.start(app, plan.providers, Lifetime::WithParent)?;
+    inner.output = Output::new(app.output.format(), Talk::Quiet);
     let meter = Meter::of(&scratch.running()?.network);
     let folder = scratch.path(LARGE);
     let file = folder.join(FILE);

@@ -1,10 +1,9 @@
-//! A throw-away folder with a network in it, gone again however the measuring ends.
+//! A throw-away folder with a network in it, gone again however the work in it ends.
 
 use crate::app::App;
 use crate::commands::network::start;
 use crate::home::Home;
 use crate::local::{Lifetime, Running};
-use crate::output::{Output, Talk};
 use anyhow::Context;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -21,27 +20,32 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes the folder below the system's temporary one, for its owner alone.
-    pub(crate) fn make() -> anyhow::Result<Scratch> {
+    /// Makes the folder `seedbank-PURPOSE-…` below the system's temporary one, for its owner alone.
+    pub(crate) fn make(purpose: &str) -> anyhow::Result<Scratch> {
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-        let base = std::env::temp_dir().join(format!("seedbank-bench-{:08x}", u32::from_le_bytes(random)));
+        let base =
+            std::env::temp_dir().join(format!("seedbank-{purpose}-{:08x}", u32::from_le_bytes(random)));
         let made = std::fs::DirBuilder::new().mode(0o700).create(&base);
         made.with_context(|| format!("making {}", base.display()))?;
         Ok(Scratch { base, running: None })
     }
 
-    /// Starts a network in a home of its own and gives the program for that home, which keeps quiet.
-    pub(crate) fn start(&mut self, app: &App, providers: u16) -> anyhow::Result<App> {
-        let mut inner = app.at(Home::resolve(Some(&self.base.join("home")), None)?);
-        inner.output = Output::new(app.output.format(), Talk::Quiet);
-        self.running = Some(start(&inner, providers, 0, Lifetime::WithParent)?);
+    /// Starts a network in a home of its own and gives the program for that home.
+    pub(crate) fn start(&mut self, app: &App, providers: u16, lifetime: Lifetime) -> anyhow::Result<App> {
+        let inner = app.at(Home::resolve(Some(&self.base.join("home")), None)?);
+        self.running = Some(start(&inner, providers, 0, lifetime)?);
         Ok(inner)
     }
 
     /// The network, once it runs.
     pub(crate) fn running(&self) -> anyhow::Result<&Running> {
         self.running.as_ref().context("the network has not been started")
+    }
+
+    /// The network, once it runs, to do it harm.
+    pub(crate) fn running_mut(&mut self) -> anyhow::Result<&mut Running> {
+        self.running.as_mut().context("the network has not been started")
     }
 
     /// Where the data goes.
@@ -52,6 +56,12 @@ impl Scratch {
     /// Stops the network and removes the folder.
     pub(crate) fn close(mut self) -> anyhow::Result<()> {
         self.clear()
+    }
+
+    /// Leaves everything as it is, processes that were started detached too; says where.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        self.running = None;
+        std::mem::take(&mut self.base)
     }
 
     fn clear(&mut self) -> anyhow::Result<()> {
@@ -88,16 +98,19 @@ mod tests {
 
     #[test]
     fn folder_is_gone_once_it_is_closed_or_forgotten() {
-        let scratch = Scratch::make().unwrap();
+        let scratch = Scratch::make("test").unwrap();
         let folder = scratch.path("inside");
         std::fs::create_dir_all(&folder).unwrap();
         scratch.close().unwrap();
         assert!(!folder.parent().unwrap().exists());
 
-        let scratch = Scratch::make().unwrap();
+        let scratch = Scratch::make("test").unwrap();
         let base = scratch.path("");
         assert!(base.exists());
         drop(scratch);
         assert!(!base.exists());
+
+        let kept = Scratch::make("test").unwrap().keep();
+        std::fs::remove_dir(kept).unwrap();
     }
 }
