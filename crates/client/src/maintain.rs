@@ -6,6 +6,7 @@
 
 mod claims;
 mod collect;
+mod compact;
 mod complete;
 mod heads;
 mod jobs;
@@ -16,6 +17,7 @@ mod refresh;
 
 pub use claims::Renewed;
 pub use collect::{CollectError, Collection};
+pub use compact::{CompactError, Compacted};
 pub use complete::{CompleteError, Completed};
 pub use jobs::JobsDone;
 pub use providers::Greeted;

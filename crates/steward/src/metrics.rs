@@ -56,6 +56,8 @@ pub(crate) struct Metrics {
     pub(crate) heads_written: Counter,
     /// Segments that collections gave up.
     pub(crate) segments_collected: Counter,
+    /// Segments whose live items were moved into others.
+    pub(crate) segments_compacted: Counter,
     /// Providers that the books know.
     pub(crate) providers: Amount,
     /// Providers that answered the last greeting.
@@ -82,6 +84,7 @@ impl Metrics {
             jobs_failed: Counter::default(),
             heads_written: Counter::default(),
             segments_collected: Counter::default(),
+            segments_compacted: Counter::default(),
             providers: Amount::default(),
             providers_answering: Amount::default(),
             datasets: Amount::default(),
@@ -117,6 +120,11 @@ impl Metrics {
             ("jobs_failed", "Jobs that failed and will be tried again", &self.jobs_failed),
             ("heads_written", "Heads written anew without a commit", &self.heads_written),
             ("segments_collected", "Segments given up by collections", &self.segments_collected),
+            (
+                "segments_compacted",
+                "Segments whose live items were moved into others",
+                &self.segments_compacted,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

@@ -7,7 +7,7 @@ use crate::metrics::{Metrics, StepOutcome};
 use crate::run::{Stop, stopped};
 use seedbank_catalog::Request;
 use seedbank_catalog::records::Dataset;
-use seedbank_client::maintain::Maintenance;
+use seedbank_client::maintain::{CompactError, Compacted, Maintenance, RefreshError};
 use seedbank_client::network::wall_clock;
 use seedbank_formats::{DatasetId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -285,14 +285,28 @@ impl Rounds {
 
     async fn collect(&self, dataset: DatasetId, now: Timestamp) {
         self.attempted.lock().unwrap_or_else(PoisonError::into_inner).insert(dataset, Instant::now());
-        match self.maintenance.collect(dataset, now).await {
+        let mostly_dead = match self.maintenance.collect(dataset, now).await {
             Ok(collection) => {
                 let doomed = collection.collected.doomed.len();
                 self.metrics.segments_collected.inc_by(doomed as u64);
                 tracing::info!(%dataset, segments = doomed, live_bytes = collection.live_bytes, "dataset collected");
                 self.work.notify_one();
+                collection.collected.rewrite
             }
-            Err(error) => tracing::warn!(%dataset, error = %chain(&error), "dataset not collected"),
+            Err(error) => {
+                tracing::warn!(%dataset, error = %chain(&error), "dataset not collected");
+                return;
+            }
+        };
+        match self.maintenance.compact(dataset, &mostly_dead).await {
+            Ok(compacted) if compacted.segments > 0 => {
+                let Compacted { segments, items, bytes, layouts } = compacted;
+                self.metrics.segments_compacted.inc_by(segments);
+                tracing::info!(%dataset, segments, items, bytes, layouts, "dataset compacted");
+            }
+            // It does not pay, or the dataset is another owner's.
+            Ok(_) | Err(CompactError::Write(RefreshError::NotHere(_))) => {}
+            Err(error) => tracing::warn!(%dataset, error = %chain(&error), "dataset not compacted"),
         }
     }
 }

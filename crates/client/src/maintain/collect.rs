@@ -10,17 +10,17 @@ use super::{Maintenance, StepError};
 use crate::dataset::{DatasetKeys, index_folder};
 use crate::network::Tokens;
 use seedbank_catalog::index::Index;
-use seedbank_catalog::records::{Collected, LiveBytes, NumberedList};
+use seedbank_catalog::records::{Collected, LiveBytes, NumberedList, VersionRecord};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::codec::DecodeError;
-use seedbank_formats::keys::KeyEpoch;
+use seedbank_formats::keys::{KeyEpoch, SealKeys};
 use seedbank_formats::layout::{ChildPlace, LayoutPage, layout_id};
 use seedbank_formats::numbered::LEVELS_MAX;
 use seedbank_formats::place::Place;
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::seal::{Item, ItemKind, OpenError, open};
 use seedbank_formats::segment::{Footer, OpenSegmentError};
-use seedbank_formats::{DatasetId, SegmentNumber, Timestamp};
+use seedbank_formats::{ChunkId, DatasetId, SegmentNumber, Timestamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -120,7 +120,7 @@ impl From<NoSuchItem> for CollectError {
     }
 }
 
-fn broken(place: Place, reason: impl Into<BrokenReason>) -> CollectError {
+pub(super) fn broken(place: Place, reason: impl Into<BrokenReason>) -> CollectError {
     CollectError::Broken { place, reason: reason.into() }
 }
 
@@ -132,22 +132,16 @@ impl Maintenance {
     /// [`CollectError`]; nothing was given up then.
     pub async fn collect(&self, dataset: DatasetId, now: Timestamp) -> Result<Collection, CollectError> {
         let (_, keys) = self.dataset::<CollectError>(dataset).await?;
-        let keys = Arc::new(keys.ok_or(CollectError::NoKey(dataset))?);
+        let keys = keys.ok_or(CollectError::NoKey(dataset))?;
         self.learn_addresses::<CollectError>().await?;
         let snapshot = self.ask::<_, CollectError>(move |books| books.collect_begin(dataset)).await?;
-        let source = Source {
-            maintenance: self.clone(),
-            dataset,
-            tokens: Arc::new(Tokens::new(keys.reader_key(), self.network.identity())),
-            keys,
-        };
+        let source = Source::new(self, dataset, keys);
         let mut marks = Marks::default();
         self.mark_lists(dataset, &mut marks).await?;
-        let mut walk = Walk { source: source.clone(), footers: BTreeMap::new(), windows: VecDeque::new() };
+        let mut walk = Walk::new(source.clone());
         let mut before = None;
         loop {
-            let ask = move |books: &crate::SharedBooks| books.versions(dataset, before, VERSIONS_AT_ONCE);
-            let versions = self.ask::<_, CollectError>(ask).await?;
+            let versions = self.versions_before(dataset, before).await?;
             let Some(last) = versions.last() else { break };
             before = Some(last.ordinal);
             for version in &versions {
@@ -166,6 +160,15 @@ impl Maintenance {
         let collected = self.ask::<_, CollectError>(finish).await?;
         self.forget(dataset, collected.doomed.clone()).await?;
         Ok(Collection { collected, live_segments, live_bytes })
+    }
+
+    /// Some versions of a dataset, newest first.
+    pub(super) async fn versions_before(
+        &self,
+        dataset: DatasetId,
+        before: Option<u64>,
+    ) -> Result<Vec<VersionRecord>, CollectError> {
+        self.ask::<_, CollectError>(move |books| books.versions(dataset, before, VERSIONS_AT_ONCE)).await
     }
 
     /// When a dataset was last collected; `None` if it never was.
@@ -216,7 +219,7 @@ fn collected_key(dataset: &DatasetId) -> String {
 
 /// Where a dataset's bytes come from.
 #[derive(Clone)]
-struct Source {
+pub(super) struct Source {
     maintenance: Maintenance,
     dataset: DatasetId,
     keys: Arc<DatasetKeys>,
@@ -224,20 +227,28 @@ struct Source {
 }
 
 impl Source {
-    async fn placements(&self, segments: Vec<SegmentNumber>) -> Result<Vec<SegmentPlacement>, CollectError> {
+    pub(super) fn new(maintenance: &Maintenance, dataset: DatasetId, keys: DatasetKeys) -> Source {
+        let tokens = Tokens::new(keys.reader_key(), maintenance.network.identity());
+        Source { maintenance: maintenance.clone(), dataset, keys: Arc::new(keys), tokens: Arc::new(tokens) }
+    }
+
+    pub(super) async fn placements(
+        &self,
+        segments: Vec<SegmentNumber>,
+    ) -> Result<Vec<SegmentPlacement>, CollectError> {
         let dataset = self.dataset;
         self.maintenance.ask::<_, CollectError>(move |books| books.placements(dataset, segments)).await
     }
 
-    fn reader(&self, placement: SegmentPlacement) -> ProvenReader {
+    pub(super) fn reader(&self, placement: SegmentPlacement) -> ProvenReader {
         ProvenReader::new(&self.maintenance.network, &self.tokens, Arc::new(placement))
     }
 
-    fn seal_keys(&self, epoch: KeyEpoch) -> Result<&seedbank_formats::keys::SealKeys, CollectError> {
+    pub(super) fn seal_keys(&self, epoch: KeyEpoch) -> Result<&SealKeys, CollectError> {
         self.keys.seal_keys(epoch).ok_or(CollectError::NoEpoch { dataset: self.dataset, epoch })
     }
 
-    async fn footer(&self, placement: &SegmentPlacement) -> Result<Footer, CollectError> {
+    pub(super) async fn footer(&self, placement: &SegmentPlacement) -> Result<Footer, CollectError> {
         let keys = self.seal_keys(placement.epoch)?;
         let (number, sealed_len) = (placement.number, placement.sealed_len);
         let start = u64::from(sealed_len.saturating_sub(placement.footer_len));
@@ -284,16 +295,24 @@ struct Known {
 }
 
 /// Reads layout pages, with a bounded memory of where it has been.
-struct Walk {
-    source: Source,
+pub(super) struct Walk {
+    pub(super) source: Source,
     footers: BTreeMap<SegmentNumber, Arc<Known>>,
     /// Pieces of segments, the newest last.
     windows: VecDeque<(SegmentNumber, u32, Arc<Vec<u8>>)>,
 }
 
 impl Walk {
+    pub(super) fn new(source: Source) -> Walk {
+        Walk { source, footers: BTreeMap::new(), windows: VecDeque::new() }
+    }
+
     /// Marks everything below a tree's root.
-    async fn mark_tree(&mut self, root: ChildPlace, marks: &mut Marks) -> Result<(), CollectError> {
+    pub(super) async fn mark_tree(
+        &mut self,
+        root: ChildPlace,
+        marks: &mut Marks,
+    ) -> Result<(), CollectError> {
         let mut open_ends = vec![root];
         while let Some(at) = open_ends.pop() {
             marks.mark(at.page)?;
@@ -301,14 +320,15 @@ impl Walk {
             if marks.mark(at.layout)? == Seen::Before {
                 continue;
             }
-            let layout = self.layout(at).await?;
+            let (_, layout) = self.layout(at).await?;
             layout.runs().iter().try_for_each(|run| marks.mark_run(run))?;
             open_ends.extend_from_slice(layout.children());
         }
         Ok(())
     }
 
-    async fn layout(&mut self, at: ChildPlace) -> Result<LayoutPage, CollectError> {
+    /// A page's layout, and the id under which it is sealed.
+    pub(super) async fn layout(&mut self, at: ChildPlace) -> Result<(ChunkId, LayoutPage), CollectError> {
         let page = self.item(at.page, ItemKind::Page).await?.1;
         let (known, item) = self.item(at.layout, ItemKind::Named).await?;
         if item.id != layout_id(&page.id) {
@@ -317,7 +337,8 @@ impl Walk {
         let sealed = self.bytes(&known.placement, &item).await?;
         let keys = self.source.seal_keys(known.placement.epoch)?;
         let plain = open(keys, &item, &sealed).map_err(|error| broken(at.layout, error))?;
-        LayoutPage::decode(&plain).map_err(|error| broken(at.layout, error))
+        let layout = LayoutPage::decode(&plain).map_err(|error| broken(at.layout, error))?;
+        Ok((item.id, layout))
     }
 
     async fn item(&mut self, place: Place, kind: ItemKind) -> Result<(Arc<Known>, Item), CollectError> {

@@ -2,7 +2,7 @@
 
 use crate::network::World;
 use seedbank_catalog::Books;
-use seedbank_client::maintain::{Greeted, Refreshed};
+use seedbank_client::maintain::{Compacted, Greeted, Refreshed};
 use seedbank_client::network::wall_clock;
 use seedbank_formats::PublicKey;
 use seedbank_testkit::TreeSpec;
@@ -139,4 +139,41 @@ async fn providers_are_greeted_and_heads_reach_those_that_come_later() {
     assert_eq!(world.maintenance().publish_heads().await.unwrap(), 1);
     assert_eq!(world.books.head(world.keys.id).unwrap().unwrap().published.len(), 5);
     assert_eq!(world.maintenance().publish_heads().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lives_in_mostly_dead_segments_moves_and_the_rest_goes() {
+    let world = World::start(4).await;
+    let tree = write_tree(world.folder.path(), "tree", 6);
+    let first = world.push(&tree).await;
+    std::fs::remove_file(tree.join("huge.bin")).unwrap();
+    std::fs::remove_dir_all(tree.join("copies")).unwrap();
+    let second = world.push(&tree).await;
+    world.books.remove_version(world.keys.id, first.version).unwrap();
+
+    let collection = world.maintenance().collect(world.keys.id, wall_clock()).await.unwrap();
+    let mostly_dead = collection.collected.rewrite.clone();
+    assert!(!mostly_dead.is_empty(), "{collection:?}");
+    // It is too little to pay.
+    let nothing = world.maintenance().compact(world.keys.id, &mostly_dead).await.unwrap();
+    assert_eq!(nothing, Compacted::default());
+    let sources: Vec<_> = mostly_dead.iter().map(|live| live.segment).collect();
+    let compacted = world.maintenance().compact_segments(world.keys.id, sources.clone()).await.unwrap();
+    assert!(compacted.items > 0 && compacted.layouts > 0, "{compacted:?}");
+    world.check(second.version).await;
+    world.check_from_head(second.version).await;
+
+    let collection = world.maintenance().collect(world.keys.id, wall_clock()).await.unwrap();
+    let doomed = collection.collected.doomed;
+    assert!(sources.iter().all(|source| doomed.contains(source)), "{sources:?} {doomed:?}");
+    world.maintenance().release().await.unwrap();
+    world.check(second.version).await;
+    world.check_from_head(second.version).await;
+
+    // A push finds the moved items where they are now.
+    std::fs::write(tree.join("new.txt"), "new").unwrap();
+    let third = world.push(&tree).await;
+    assert!(third.counts.bytes_new < 10, "{:?}", third.counts);
+    world.check(third.version).await;
+    world.check(second.version).await;
 }
