@@ -15,6 +15,10 @@ use std::net::AddrParseError;
 
 /// The exit code of an error: 3 when data or proof did not match, 2 when the command makes no sense, else 1.
 pub(crate) fn of(error: &anyhow::Error) -> Exit {
+    // Of a path that was typed it is the whole error; of one on a disk it is the reason.
+    if error.is::<PathError>() {
+        return Exit::Usage;
+    }
     let mut exit = Exit::Failed;
     for cause in error.chain() {
         if is_usage(cause) {
@@ -31,7 +35,6 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
 fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<TargetError>()
         || cause.is::<ParsePatternError>()
-        || cause.is::<PathError>()
         || cause.is::<ParseProviderAddressError>()
         || cause.is::<ParseBytesError>()
         || cause.is::<UnknownLevel>()

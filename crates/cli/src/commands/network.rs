@@ -27,13 +27,15 @@ const REGIONS: [&str; 4] = ["north", "east", "south", "west"];
 pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
     let lifetime = if options.detach { Lifetime::Detached } else { Lifetime::WithParent };
     let running = start(app, options.providers, options.port, lifetime)?;
+    // Before anybody is told that it runs, and so may want it to stop.
+    let stop = stop_signal()?;
     app.output.data(&running.network, |network| network_text(app, network))?;
     if options.detach {
         app.output.say(format_args!("`seedbank down` stops it"));
         return Ok(());
     }
     app.output.say(format_args!("Ctrl-C stops it"));
-    stop_signal()?.await;
+    stop.await;
     app.output.say(format_args!("stopping"));
     running.stop()
 }

@@ -1,0 +1,197 @@
+//! Crashes at random moments: a provider, the steward or the pushing client is killed while it works, again and again.
+//!
+//! After each round every push that was acknowledged reads back exact, and the push that was cut short completes when it is
+//! run again. `SEEDBANK_SEED` replays a run's choices; how far each process had come when it died is the machine's.
+
+use crate::network::Network;
+use crate::program::{Outcome, Started, text_of};
+use rustix::process::Signal;
+use seedbank_testkit::{ByteStream, assert_same_folder};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+const PROVIDERS: u64 = 8;
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Provider(usize),
+    Steward,
+    Client,
+}
+
+/// The seed of this run: given, or the time.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("SEEDBANK_SEED").ok();
+    let now =
+        || u64::from(SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").subsec_nanos());
+    let seed = given.map_or_else(now, |seed| seed.parse().expect("SEEDBANK_SEED is a number"));
+    // Shown when the test fails, and with --nocapture.
+    eprintln!("SEEDBANK_SEED={seed}");
+    seed
+}
+
+/// A network under attack, and what it has acknowledged.
+struct Siege {
+    network: Network,
+    draw: ByteStream,
+    tree: PathBuf,
+    /// Version -> a copy of the folder as it was pushed.
+    acknowledged: BTreeMap<String, PathBuf>,
+    /// About how long a push takes.
+    push_time: Duration,
+}
+
+impl Siege {
+    fn begin(seed: u64) -> Siege {
+        let network = Network::up(usize::try_from(PROVIDERS).expect("a few"));
+        let tree = network.path("tree");
+        fs::create_dir(&tree).expect("made");
+        let mut siege = Siege {
+            network,
+            draw: ByteStream::new(seed),
+            tree,
+            acknowledged: BTreeMap::new(),
+            push_time: Duration::ZERO,
+        };
+        siege.change();
+        let started = Instant::now();
+        let outcome = siege.push().wait().succeeded();
+        siege.push_time = started.elapsed();
+        siege.acknowledge(&outcome);
+        siege
+    }
+
+    /// Adds files, large and small, changes one and removes one. Files are replaced, so that copies may be hard links.
+    fn change(&mut self) {
+        for _ in 0..3 + self.draw.below(20) {
+            let len = self.draw.below(3000);
+            self.write(len);
+        }
+        let len = 500_000 + self.draw.below(8_000_000);
+        self.write(len);
+        let files = crate::network::files_below(&self.tree);
+        if files.len() > 60 {
+            for _ in 0..20 {
+                let at = usize::try_from(self.draw.below(files.len() as u64)).expect("an index");
+                // Drawn twice is removed once.
+                let _gone = fs::remove_file(&files[at]);
+            }
+        }
+    }
+
+    fn write(&mut self, len: u64) {
+        let (name, seed) = (self.draw.below(100), self.draw.below(u64::MAX));
+        let (path, staged) = (self.tree.join(format!("{name:02}.bin")), self.network.path("staged"));
+        fs::write(&staged, ByteStream::bytes(seed, usize::try_from(len).expect("a few MB")))
+            .expect("written");
+        fs::rename(staged, path).expect("renamed");
+    }
+
+    fn push(&self) -> Started {
+        self.network.home.seedbank("dataset push notes --json").arg(&self.tree).start()
+    }
+
+    fn acknowledge(&mut self, outcome: &Outcome) -> String {
+        let version = text_of(&outcome.json()["version"]).to_owned();
+        let copy = self.network.path(&format!("copy-{version}"));
+        if !copy.exists() {
+            fs::create_dir(&copy).expect("made");
+            for file in crate::network::files_below(&self.tree) {
+                let name = file.file_name().expect("a file has a name");
+                fs::hard_link(&file, copy.join(name)).expect("linked");
+            }
+        }
+        self.acknowledged.insert(version.clone(), copy);
+        version
+    }
+
+    fn check(&self, version: &str) {
+        let back = self.network.path("back");
+        self.network.pull(&format!("notes@{version}"), &back);
+        assert_same_folder(&self.acknowledged[version], &back);
+        fs::remove_dir_all(back).expect("removed");
+    }
+
+    fn draw_victim(&mut self, round: u64) -> Victim {
+        match round % 3 {
+            0 => Victim::Provider(usize::try_from(self.draw.below(PROVIDERS)).expect("a few")),
+            1 if self.network.steward.is_some() => Victim::Steward,
+            _ => Victim::Client,
+        }
+    }
+
+    /// One round: change, push, kill somebody at a random moment while somebody else reads; then mend, and look.
+    fn round(&mut self, round: u64) {
+        self.change();
+        let victim = self.draw_victim(round);
+        let permille = u32::try_from(self.draw.below(1200)).expect("a small number");
+        let moment = self.push_time * permille / 1000;
+        eprintln!("round {round}: {victim:?} dies after {moment:?}");
+        let known: Vec<String> = self.acknowledged.keys().cloned().collect();
+        let read = &known[usize::try_from(self.draw.below(known.len() as u64)).expect("an index")];
+        let read_dest = self.network.path("reading");
+        let reading =
+            self.network.home.seedbank("dataset pull").arg(format!("notes@{read}")).arg(&read_dest).start();
+
+        let mut push = self.push();
+        // The random moment is what is tested, not a wait for something.
+        std::thread::sleep(moment);
+        match victim {
+            Victim::Provider(at) => self.network.providers[at].kill(),
+            Victim::Steward => self.network.kill_steward(),
+            Victim::Client => push.signal(Signal::KILL),
+        }
+        let outcome = push.wait();
+        let read_outcome = reading.wait();
+        self.check_reading(victim, read, &read_outcome, &read_dest);
+        match victim {
+            Victim::Provider(at) => self.network.restart_provider(at),
+            Victim::Steward => self.network.restart_steward(),
+            Victim::Client => assert!(outcome.code == Some(0) || outcome.signal == Some(9), "{outcome}"),
+        }
+        if victim != Victim::Client {
+            assert!(matches!(outcome.code, Some(0 | 1)), "{outcome}");
+        }
+        let completed = if outcome.code == Some(0) { outcome } else { self.push().wait().succeeded() };
+        let version = self.acknowledge(&completed);
+        self.check(&version);
+        let older = known[usize::try_from(self.draw.below(known.len() as u64)).expect("an index")].clone();
+        self.check(&older);
+    }
+
+    /// A reader never gets wrong bytes. It may fail only where nobody could be asked for the books.
+    fn check_reading(&self, victim: Victim, version: &str, outcome: &Outcome, dest: &Path) {
+        match outcome.code {
+            Some(0) => assert_same_folder(&self.acknowledged[version], dest),
+            code => assert!(code == Some(1) && victim == Victim::Steward, "{outcome}"),
+        }
+        // It may not even have begun.
+        let _absent = fs::remove_dir_all(dest);
+    }
+}
+
+fn besiege(rounds: u64) {
+    let mut siege = Siege::begin(seed());
+    for round in 0..rounds {
+        siege.round(round);
+    }
+    for version in siege.acknowledged.keys() {
+        siege.check(version);
+    }
+    siege.network.home.seedbank("dataset verify notes").succeeds();
+    eprintln!("{rounds} rounds, {} versions acknowledged, all exact", siege.acknowledged.len());
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_a_few_crashes() {
+    besiege(5);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn nothing_acknowledged_is_lost_by_fifty_crashes() {
+    besiege(50);
+}

@@ -1,0 +1,130 @@
+//! A provider whose disk is full: it refuses, stays up, and serves what it has.
+
+use crate::files::{write, write_specimen};
+use crate::network::Network;
+use crate::program::number_of;
+use seedbank_testkit::{ByteStream, assert_same_folder};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A small disk in memory, gone with the test.
+struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts one; `None` where the person who runs the tests may not.
+    fn mount(at: &Path, megabytes: u32) -> Option<SmallDisk> {
+        let size = format!("size={megabytes}m,mode=700");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output().ok()?;
+        mounted.status.success().then(|| SmallDisk { at: at.to_owned() })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, since the provider is ended only afterwards.
+        let _unmounted = Command::new("umount").arg("--lazy").arg(&self.at).status();
+    }
+}
+
+/// Puts a folder of a stopped network on a small disk; `None` where that is not allowed.
+fn move_to_small_disk(network: &Network, folder: &Path, megabytes: u32) -> Option<SmallDisk> {
+    let aside = network.path("aside");
+    fs::rename(folder, &aside).expect("moved");
+    fs::create_dir(folder).expect("made");
+    let disk = SmallDisk::mount(folder, megabytes);
+    let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(folder).status().expect("cp runs");
+    assert!(copied.success());
+    if disk.is_none() {
+        eprintln!("skipped: no right to mount a disk");
+    }
+    disk
+}
+
+/// Writes zeros until nothing more fits.
+fn fill(disk: &SmallDisk) -> PathBuf {
+    let path = disk.at.join("filler");
+    let mut file = fs::File::create(&path).expect("made");
+    let full = std::io::copy(&mut std::io::repeat(0), &mut file).expect_err("the disk is small");
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    path
+}
+
+#[test]
+fn a_provider_with_a_full_disk_refuses_and_serves_and_others_take_its_share() {
+    // One more than fragments: a full one can be done without.
+    let network = Network::up(9);
+    network.home.seedbank("down").succeeds();
+    let dir = network.providers[2].dir.clone();
+    let Some(disk) = move_to_small_disk(&network, &dir.join("data"), 24) else { return };
+    // The daemon keeps a part of the disk free for itself.
+    let toml = fs::read_to_string(dir.join("provider.toml")).expect("it is there");
+    let kept: Vec<&str> = toml.lines().filter(|line| !line.starts_with("reserve")).collect();
+    fs::write(dir.join("provider.toml"), format!("reserve = \"4MB\"\n{}\n", kept.join("\n")))
+        .expect("written");
+    let mut network = Network::up_in(network.sandbox, 9);
+
+    let (tree, back) = (network.path("tree"), network.path("back"));
+    write_specimen(&tree, 90);
+    for number in 0..4 {
+        write(&tree, &format!("large-{number}.bin"), &ByteStream::bytes(number, 32_000_000));
+        network.push("notes", &tree);
+    }
+    network.pull("notes", &back);
+    assert_same_folder(&tree, &back);
+    assert!(network.providers[2].is_running());
+    let status = network.home.seedbank("provider status").arg(network.providers[2].key_and_address()).json();
+    assert!(number_of(&status["free_bytes"]) < 16_000_000, "it offers no more than it has: {status}");
+
+    // Full to the last byte it goes on serving what it has, and starts again after a crash.
+    let filler = fill(&disk);
+    let again = network.path("again");
+    network.pull("notes", &again);
+    assert_same_folder(&tree, &again);
+    network.providers[2].kill();
+    network.restart_provider(2);
+    write(&tree, "more.bin", &ByteStream::bytes(9, 6_000_000));
+    network.push("notes", &tree);
+    fs::remove_file(filler).expect("removed");
+    network.home.seedbank("dataset verify notes").succeeds();
+}
+
+#[test]
+fn a_pull_to_a_full_disk_says_so_and_goes_on_when_there_is_room() {
+    let network = Network::up(3);
+    let (tree, dest) = (network.path("tree"), network.path("dest"));
+    write_specimen(&tree, 91);
+    network.push("notes", &tree);
+    fs::create_dir(&dest).expect("made");
+    let Some(disk) = move_to_small_disk(&network, &dest, 16) else { return };
+    let filler = fill(&disk);
+    network.home.seedbank("dataset pull notes").arg(&dest).fails(1, "the disk is full");
+    fs::remove_file(filler).expect("removed");
+    network.pull("notes", &dest);
+    assert_same_folder(&tree, &dest);
+}
+
+#[test]
+fn a_push_whose_home_is_on_a_full_disk_fails_and_completes_when_there_is_room() {
+    let network = Network::up(3);
+    network.home.seedbank("down").succeeds();
+    let Some(disk) = move_to_small_disk(&network, &network.home.root().join("catalog"), 16) else { return };
+    let network = Network::up_in(network.sandbox, 3);
+    let (tree, back) = (network.path("tree"), network.path("back"));
+    write_specimen(&tree, 92);
+    network.push("notes", &tree);
+    let filler = fill(&disk);
+    write(&tree, "more.bin", &ByteStream::bytes(9, 2_000_000));
+    let refused = network.home.seedbank("dataset push notes").arg(&tree).run();
+    if refused.code != Some(0) {
+        // A little room may be left in the database's own files.
+        refused.failed(1, "catalog");
+    }
+    fs::remove_file(filler).expect("removed");
+    network.push("notes", &tree);
+    network.pull("notes", &back);
+    assert_same_folder(&tree, &back);
+}
