@@ -7,8 +7,10 @@ use rustix::process::Pid;
 use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_store::Usage;
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The file's name in a provider's folder.
@@ -193,7 +195,8 @@ pub(crate) fn write(dir: &Path, status: &Status) -> io::Result<()> {
     let mut json = serde_json::to_vec_pretty(status).map_err(io::Error::other)?;
     json.push(b'\n');
     let new = dir.join(STATUS_FILE_NEW);
-    std::fs::write(&new, json)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(&json)?;
     std::fs::rename(&new, dir.join(STATUS_FILE))
 }
 
