@@ -1,7 +1,7 @@
 //! Providers that die, rot, hang or vanish while data is read and written.
 
 use crate::files::{write, write_specimen};
-use crate::network::Network;
+use crate::network::{Network, files_below};
 use crate::program::{list_of, number_of, text_of};
 use seedbank_testkit::{ByteStream, assert_same_folder};
 use std::time::{Duration, Instant};
@@ -130,5 +130,87 @@ fn a_push_does_without_a_provider_and_is_refused_when_too_few_are_left() {
     }
     network.push("notes", &tree);
     network.home.seedbank("dataset pull notes").arg(&back).succeeds();
+    assert_same_folder(&tree, &back);
+}
+
+#[test]
+fn more_rot_than_the_scheme_survives_gives_an_error_that_names_the_rotten_and_never_a_wrong_byte() {
+    let network = Network::up(8);
+    let tree = network.path("tree");
+    write_specimen(&tree, 37);
+    network.push("notes", &tree);
+    for provider in &network.providers[..5] {
+        provider.flip_bits();
+    }
+    let dest = network.path("back");
+    let outcome = network.home.seedbank("dataset pull notes").arg(&dest).run();
+    assert!(matches!(outcome.code, Some(1 | 3)), "{outcome}");
+    assert!(outcome.stderr.contains("signed evidence"), "{outcome}");
+    // Small files lie in what is read first; each that has its name is right.
+    for file in &files_below(&dest) {
+        let name = file.strip_prefix(&dest).expect("it is below");
+        if !name.to_string_lossy().ends_with(".seedbank-part") {
+            let (is, should) =
+                (std::fs::read(file).expect("read"), std::fs::read(tree.join(name)).expect("read"));
+            assert!(is == should, "{}", name.display());
+        }
+    }
+}
+
+/// The books are the owner's own, but a disk may rot there too: nothing in them is believed without a proof.
+#[test]
+fn books_that_say_something_wrong_are_found_out() {
+    let mut network = Network::up(8);
+    let tree = network.path("tree");
+    write_specimen(&tree, 38);
+    network.push("notes", &tree);
+    write(&tree, "more", &ByteStream::bytes(1, 300_000));
+    network.push("notes", &tree);
+    network.kill_steward();
+    let books = network.home.root().join("catalog/catalog.sqlite");
+    let change = |sql: &str| {
+        let books = rusqlite::Connection::open(&books).expect("opened");
+        books.execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}")).expect("changed");
+    };
+    let notes = "(SELECT number FROM datasets WHERE name = 'notes')";
+    // What the killed steward had not merged into the file is merged when the last reader closes it.
+    rusqlite::Connection::open(&books)
+        .expect("opened")
+        .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+        .expect("merged");
+    let saved = std::fs::read(&books).expect("read");
+    let changes = [
+        // Version 2 lies where version 1 does.
+        format!(
+            "UPDATE versions SET (place_segment, place_item) = (SELECT place_segment, place_item FROM versions v \
+             WHERE v.dataset = versions.dataset AND v.ordinal = versions.ordinal - 1) WHERE dataset = {notes} AND \
+             ordinal = (SELECT max(ordinal) FROM versions WHERE dataset = {notes})"
+        ),
+        // Its tree is the one before.
+        format!(
+            "UPDATE versions SET (tree_segment, tree_item) = (SELECT tree_segment, tree_item FROM versions v \
+             WHERE v.dataset = versions.dataset AND v.ordinal = versions.ordinal - 1) WHERE dataset = {notes} AND \
+             ordinal = (SELECT max(ordinal) FROM versions WHERE dataset = {notes})"
+        ),
+        // It is another version than it says.
+        format!(
+            "UPDATE versions SET id = randomblob(32) WHERE dataset = {notes} AND \
+             ordinal = (SELECT max(ordinal) FROM versions WHERE dataset = {notes}); \
+             UPDATE refs SET version = (SELECT id FROM versions WHERE dataset = {notes} ORDER BY ordinal DESC) \
+             WHERE dataset = {notes}"
+        ),
+    ];
+    for sql in changes {
+        change(&sql);
+        let dest = network.path("back");
+        let outcome = network.home.seedbank("dataset pull notes").arg(&dest).run();
+        assert!(outcome.code == Some(3), "{sql}\n{outcome}");
+        assert!(files_below(&dest).is_empty(), "{sql}\n{outcome}");
+        std::fs::write(&books, &saved).expect("written");
+    }
+    // Fragments are not where they are said to be: read around, or from where they are.
+    change("UPDATE fragments SET holder = (SELECT min(holder) FROM fragments) WHERE position < 2");
+    let back = network.path("right");
+    network.pull("notes", &back);
     assert_same_folder(&tree, &back);
 }
