@@ -49,7 +49,7 @@ fn store_and_lose(huge_bytes: u64, small_files: u32) {
     let spec = TreeSpec {
         seed: 1,
         small_files,
-        small_bytes: 100..=60_000,
+        small_bytes: 100..=100_000,
         files_per_folder: 250,
         duplicates: small_files / 10,
         huge_bytes: Some(huge_bytes),
