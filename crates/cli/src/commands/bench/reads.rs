@@ -1,7 +1,7 @@
 //! Random ranged reads of one file of one version, each compared with the file that was pushed.
 
 use super::data::Noise;
-use super::meter::float;
+use super::meter::{CpuSeconds, Meter, float};
 use crate::source::Opened;
 use anyhow::{Context, bail};
 use seedbank_client::pull;
@@ -69,6 +69,7 @@ pub(crate) struct Run {
     pub(crate) bytes_per_second: f64,
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
+    pub(crate) cpu_seconds: CpuSeconds,
     /// All reads together.
     pub(crate) total: Moved,
     /// Each read apart; only where one ran at a time, since otherwise nobody can tell whose a request is.
@@ -94,20 +95,27 @@ pub(crate) async fn measure(
     version: u32,
     reads: u32,
     concurrencies: &[u32],
+    meter: &Meter,
 ) -> anyhow::Result<VersionReads> {
     let subject = Arc::new(subject);
     let mut noise = Noise::new(u64::from(version));
     let cold = one(&subject, &mut noise).await?;
     let mut runs = Vec::new();
     for &concurrency in concurrencies {
-        runs.push(run(&subject, &mut noise, reads, concurrency).await?);
+        runs.push(run(&subject, &mut noise, reads, concurrency, meter).await?);
     }
     Ok(VersionReads { version, cold, runs })
 }
 
-async fn run(subject: &Arc<Subject>, noise: &mut Noise, reads: u32, concurrency: u32) -> anyhow::Result<Run> {
+async fn run(
+    subject: &Arc<Subject>,
+    noise: &mut Noise,
+    reads: u32,
+    concurrency: u32,
+    meter: &Meter,
+) -> anyhow::Result<Run> {
     let before = moved(&subject.opened);
-    let begun = Instant::now();
+    let begun = meter.begin()?;
     let mut workers: JoinSet<anyhow::Result<Vec<One>>> = JoinSet::new();
     for worker in 0..concurrency {
         let (subject, mut noise) = (Arc::clone(subject), Noise::new(noise.number()));
@@ -124,18 +132,19 @@ async fn run(subject: &Arc<Subject>, noise: &mut Noise, reads: u32, concurrency:
     while let Some(worker) = workers.join_next().await {
         done.extend(worker.context("a reading task broke off")??);
     }
-    let seconds = begun.elapsed().as_secs_f64().max(1e-9);
+    let count = done.len() as u64;
+    let cost = meter.end(&begun, count * READ_BYTES.min(subject.size))?;
     let mut times: Vec<f64> = done.iter().map(|one| one.milliseconds).collect();
     times.sort_unstable_by(f64::total_cmp);
     let spread = |of: fn(&Moved) -> u64| spread(done.iter().map(|one| of(&one.moved)).collect());
-    let count = done.len() as u64;
     Ok(Run {
         concurrency,
         reads: count,
-        reads_per_second: float(count) / seconds,
-        bytes_per_second: float(count * READ_BYTES.min(subject.size)) / seconds,
+        reads_per_second: float(count) / cost.seconds.max(1e-9),
+        bytes_per_second: cost.bytes_per_second,
         p50_ms: percentile(&times, 50).unwrap_or(0.0),
         p99_ms: percentile(&times, 99).unwrap_or(0.0),
+        cpu_seconds: cost.cpu_seconds,
         total: moved(&subject.opened).since(&before),
         per_read: (concurrency == 1).then(|| PerRead {
             requests: spread(|moved| moved.requests),

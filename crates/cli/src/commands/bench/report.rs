@@ -18,7 +18,7 @@ pub(crate) struct Report {
     /// Data and total fragments.
     pub(crate) scheme: (usize, usize),
     pub(crate) push: Push,
-    pub(crate) push_unchanged: Cost,
+    pub(crate) push_unchanged: Push,
     pub(crate) pull: Cost,
     pub(crate) reads: Vec<VersionReads>,
     pub(crate) edits: Edits,
@@ -35,6 +35,8 @@ pub(crate) struct Report {
 pub(crate) struct Push {
     #[serde(flatten)]
     pub(crate) cost: Cost,
+    /// Files whose contents were read.
+    pub(crate) files_read: u64,
     pub(crate) new_bytes: u64,
     pub(crate) metadata_bytes: u64,
     pub(crate) stored_bytes: u64,
@@ -133,7 +135,7 @@ fn work_table(report: &Report) -> String {
         ],
         &[
             row("push", &report.push.cost),
-            row("push, unchanged", &report.push_unchanged),
+            row("push, unchanged", &report.push_unchanged.cost),
             row("pull", &report.pull),
             row("push, small files", &report.small_push.cost),
             row("pull, small files", &report.small_pull),
@@ -162,6 +164,8 @@ fn reads_table(report: &Report) -> String {
                 format!("{:.2}", run.p99_ms),
                 bare_ms.map_or("-".to_owned(), |bare| format!("{:.1}", run.p50_ms / bare)),
                 format!("{:.0}", run.reads_per_second),
+                format!("{:.2}", run.cpu_seconds.client * 1e3 / float(run.reads.max(1))),
+                format!("{:.2}", run.cpu_seconds.providers * 1e3 / float(run.reads.max(1))),
                 format!("{requests} / {requests_p99}"),
                 format!("{fetched} / {fetched_p99}"),
                 format!("{providers} / {providers_p99}"),
@@ -190,13 +194,19 @@ fn reads_table(report: &Report) -> String {
         ("p99 ms", Align::Right),
         ("p50 / bare http", Align::Right),
         ("reads/s", Align::Right),
-        ("requests mean / p99", Align::Right),
-        ("bytes / wanted", Align::Right),
+        ("CPU ms client", Align::Right),
         ("providers", Align::Right),
+        ("requests", Align::Right),
+        ("bytes / wanted", Align::Right),
+        ("asked", Align::Right),
         ("proofs", Align::Right),
         ("decoded", Align::Right),
     ];
-    format!("{}{}", table(&heading, &rows), cold.join("\n"))
+    format!(
+        "{}requests, bytes / wanted and providers asked: mean / p99 of single reads\n{}",
+        table(&heading, &rows),
+        cold.join("\n")
+    )
 }
 
 fn storage_text(report: &Report) -> String {
