@@ -6,23 +6,35 @@
 
 use crate::progress::Progress;
 use crate::reader::{RUN_BYTES_MAX, ReadError, Reader};
-use crate::walk::LocatedEntry;
-use seedbank_formats::ChunkId;
+use crate::walk::{LocatedChunk, LocatedEntry};
+use seedbank_formats::codec::DecodeError;
 use seedbank_formats::path::TreePath;
 use seedbank_formats::place::{ChunkRef, Place};
+use seedbank_formats::seal::SEAL_OVERHEAD_BYTES;
 use seedbank_formats::segment::SEGMENT_ITEMS_MAX;
 use seedbank_formats::tree::Entry;
+use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// Plaintext that is read ahead: enough for a gigabit over 200 ms, and small beside what a training job has.
+/// Plaintext that is read ahead, with what is to be done with it: enough for a gigabit over 200 ms, and small beside
+/// what a training job has.
 const AHEAD_BYTES_MAX: u64 = 48 * 1024 * 1024;
 
 /// Runs read ahead, when they are short.
 const AHEAD_RUNS_MAX: usize = 64;
+
+/// Memory of one run. Plaintext makes up half of it at the most: the rest is for files that are empty and for chunks that
+/// repeat themselves, which cost steps only.
+const RUN_MEMORY_MAX: u64 = 2 * RUN_BYTES_MAX;
+
+/// Memory of a step, and of the beginning of a file beside its path: a tree's entry has up to 16 chunks.
+const STEP_BYTES: u64 = 32;
+const BEGIN_BYTES: u64 = 1024;
 
 /// What takes the bytes. Called from one thread, in the order of the tree.
 pub(crate) trait Sink: Send + 'static {
@@ -51,49 +63,82 @@ impl<E> From<ReadError> for DeliveryError<E> {
 }
 
 enum Step {
-    Begin {
-        path: TreePath,
-        entry: Entry,
-        have: u64,
-    },
-    /// The next plaintext of this run.
-    Chunk,
+    Begin(Box<(TreePath, Entry, u64)>),
+    /// The plaintext at this position of the run.
+    Chunk(usize),
     End,
 }
 
 struct Run {
-    read: Option<JoinHandle<Result<Vec<Vec<u8>>, ReadError>>>,
+    read: Option<Read>,
     steps: Vec<Step>,
-    _budget: Option<OwnedSemaphorePermit>,
+    _budget: OwnedSemaphorePermit,
+}
+
+/// Chunks on their way. Dropping it ends the requests.
+struct Read(JoinHandle<Result<Vec<Vec<u8>>, ReadError>>);
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// The run that is being put together.
 #[derive(Default)]
 struct Open {
     first: Option<Place>,
-    ids: Vec<ChunkId>,
-    bytes: u64,
+    chunks: Vec<ChunkRef>,
+    /// Bytes of the chunks, and the most that they can have as they are sealed.
+    plain: u64,
+    sealed: u64,
     steps: Vec<Step>,
+    step_bytes: u64,
 }
 
 impl Open {
+    /// Where a chunk at `place` already is in this run, because a file repeats it.
+    fn position(&self, chunk: &ChunkRef, place: Place) -> Option<usize> {
+        let first = self.first.filter(|first| first.segment == place.segment)?;
+        let position = usize::try_from(place.index.checked_sub(first.index)?).ok()?;
+        (self.chunks.get(position) == Some(chunk)).then_some(position)
+    }
+
     /// Whether a chunk at `place` may join.
     fn takes(&self, chunk: &ChunkRef, place: Place) -> bool {
         let Some(first) = self.first else { return true };
-        let next = u32::try_from(self.ids.len()).ok().and_then(|count| first.index.checked_add(count));
+        let next = u32::try_from(self.chunks.len()).ok().and_then(|count| first.index.checked_add(count));
         first.segment == place.segment
             && next == Some(place.index)
-            && self.bytes + u64::from(chunk.len) <= RUN_BYTES_MAX
-            && self.ids.len() < SEGMENT_ITEMS_MAX
+            && self.sealed + sealed_max(chunk) <= RUN_BYTES_MAX
+            && self.chunks.len() < SEGMENT_ITEMS_MAX
+    }
+
+    fn step(&mut self, step: Step) {
+        self.step_bytes += match &step {
+            Step::Begin(begin) => STEP_BYTES + BEGIN_BYTES + begin.0.as_str().len() as u64,
+            Step::Chunk(_) | Step::End => STEP_BYTES,
+        };
+        self.steps.push(step);
+    }
+
+    fn memory(&self) -> u64 {
+        self.plain + self.step_bytes
     }
 }
 
-/// The planning side of a delivery.
+fn sealed_max(chunk: &ChunkRef) -> u64 {
+    u64::from(chunk.len) + SEAL_OVERHEAD_BYTES as u64
+}
+
+/// The planning side of a delivery. Dropping it stops the delivering side after the call that it is in.
 pub(crate) struct Delivery<E> {
     reader: Arc<Reader>,
     open: Open,
     budget: Arc<Semaphore>,
     runs: mpsc::Sender<Run>,
+    /// Never sends: that it is gone tells the delivering side to stop.
+    alive: oneshot::Sender<Infallible>,
     sink: JoinHandle<Result<(), DeliveryError<E>>>,
 }
 
@@ -101,102 +146,84 @@ impl<E: Send + 'static> Delivery<E> {
     /// Starts the delivering thread.
     pub(crate) fn start<S: Sink<Error = E>>(
         reader: &Arc<Reader>,
-        mut sink: S,
+        sink: S,
         progress: Arc<dyn Progress>,
     ) -> Delivery<E> {
-        let (runs, mut incoming) = mpsc::channel::<Run>(AHEAD_RUNS_MAX);
+        let (runs, incoming) = mpsc::channel::<Run>(AHEAD_RUNS_MAX);
+        let (alive, stopped) = oneshot::channel();
         let runtime = Handle::current();
-        let sink = tokio::task::spawn_blocking(move || {
-            while let Some(run) = incoming.blocking_recv() {
-                let plains = match run.read {
-                    None => Vec::new(),
-                    Some(read) => runtime.block_on(read).unwrap_or(Err(ReadError::Stopped))?,
-                };
-                let mut plains = plains.into_iter();
-                for step in run.steps {
-                    match step {
-                        Step::Begin { path, entry, have } => sink.begin(&path, &entry, have),
-                        Step::Chunk => {
-                            let plain = plains.next().expect("a run has a plaintext for each of its chunks");
-                            let result = sink.bytes(&plain);
-                            progress.advance(0, plain.len() as u64);
-                            result
-                        }
-                        Step::End => {
-                            progress.advance(1, 0);
-                            sink.end()
-                        }
-                    }
-                    .map_err(DeliveryError::Sink)?;
-                }
-            }
-            Ok(())
-        });
+        let sink =
+            tokio::task::spawn_blocking(move || deliver(&runtime, incoming, stopped, sink, &*progress));
         let budget = usize::try_from(AHEAD_BYTES_MAX / 1024).expect("a small number");
         let budget = Arc::new(Semaphore::new(budget));
-        Delivery { reader: Arc::clone(reader), open: Open::default(), budget, runs, sink }
+        Delivery { reader: Arc::clone(reader), open: Open::default(), budget, runs, alive, sink }
     }
 
     /// Delivers a file from byte `have` on, which is a chunk's start.
     pub(crate) async fn file(&mut self, located: &LocatedEntry, have: u64) -> Result<(), ReadError> {
-        let (path, entry) = (located.path.clone(), located.entry.clone());
-        self.open.steps.push(Step::Begin { path, entry, have });
-        let mut chunks = located.chunks(&self.reader, have);
-        while let Some((chunk, place)) = chunks.next().await? {
-            self.chunk(chunk, place).await?;
-        }
-        self.open.steps.push(Step::End);
-        // Empty files make steps without bytes: they too must not pile up.
-        if self.open.steps.len() > SEGMENT_ITEMS_MAX {
-            self.flush().await?;
-        }
-        Ok(())
+        self.stretch(located, have..located.entry.size(), have).await
     }
 
     /// Delivers the chunks that cover `range` of a file, which is not empty and ends within it. The sink is told as
     /// `have` how many bytes of the first chunk come before the range.
     pub(crate) async fn range(&mut self, located: &LocatedEntry, range: Range<u64>) -> Result<(), ReadError> {
-        let mut chunks = located.chunks(&self.reader, range.start);
-        let mut left = range.end - range.start;
-        let mut begun = false;
-        while let Some((chunk, place)) = if left > 0 { chunks.next().await? } else { None } {
-            let mut useful = u64::from(chunk.len);
-            if !begun {
-                begun = true;
-                let (path, entry, have) = (located.path.clone(), located.entry.clone(), chunks.skip());
-                self.open.steps.push(Step::Begin { path, entry, have });
-                useful -= have;
-            }
-            left = left.saturating_sub(useful);
+        let mut chunks = located.chunks(&self.reader, range.clone());
+        let Some(first) = chunks.next().await? else { return Err(incomplete()) };
+        let before = range.start.checked_sub(first.start).ok_or_else(incomplete)?;
+        drop(chunks);
+        self.stretch(located, range, before).await
+    }
+
+    async fn stretch(
+        &mut self,
+        located: &LocatedEntry,
+        range: Range<u64>,
+        have: u64,
+    ) -> Result<(), ReadError> {
+        let begin = (located.path.clone(), located.entry.clone(), have);
+        self.open.step(Step::Begin(Box::new(begin)));
+        let (mut chunks, mut reached) = (located.chunks(&self.reader, range.clone()), range.start);
+        while reached < range.end {
+            let LocatedChunk { chunk, place, start } = chunks.next().await?.ok_or_else(incomplete)?;
+            reached = start.saturating_add(u64::from(chunk.len));
             self.chunk(chunk, place).await?;
         }
-        self.open.steps.push(Step::End);
-        Ok(())
+        self.open.step(Step::End);
+        self.flush_if_full().await
     }
 
     /// Delivers one chunk of the file that was begun.
     async fn chunk(&mut self, chunk: ChunkRef, place: Place) -> Result<(), ReadError> {
+        if let Some(position) = self.open.position(&chunk, place) {
+            self.open.step(Step::Chunk(position));
+            return self.flush_if_full().await;
+        }
         if !self.open.takes(&chunk, place) {
             self.flush().await?;
         }
         self.open.first.get_or_insert(place);
-        self.open.ids.push(chunk.id);
-        self.open.bytes += u64::from(chunk.len);
-        self.open.steps.push(Step::Chunk);
-        Ok(())
+        self.open.step(Step::Chunk(self.open.chunks.len()));
+        self.open.plain += u64::from(chunk.len);
+        self.open.sealed += sealed_max(&chunk);
+        self.open.chunks.push(chunk);
+        self.flush_if_full().await
+    }
+
+    /// Steps without bytes of their own must not pile up either.
+    async fn flush_if_full(&mut self) -> Result<(), ReadError> {
+        if self.open.memory() >= RUN_MEMORY_MAX { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), ReadError> {
-        let Open { first, ids, bytes, steps } = std::mem::take(&mut self.open);
-        let (mut read, mut budget) = (None, None);
-        if let Some(first) = first {
-            let kib = u32::try_from(bytes.div_ceil(1024)).expect("a run has a few MiB").max(1);
-            let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await;
-            budget = Some(permit.map_err(|_closed| ReadError::Stopped)?);
-            let reader = Arc::clone(&self.reader);
-            read = Some(tokio::spawn(async move { reader.chunks(first, &ids).await }));
-        }
-        let run = Run { read, steps, _budget: budget };
+        let open = std::mem::take(&mut self.open);
+        let kib = u32::try_from(open.memory().div_ceil(1024)).expect("a run has a few MiB").max(1);
+        let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await;
+        let budget = permit.map_err(|_closed| ReadError::Stopped)?;
+        let read = open.first.map(|first| {
+            let (reader, chunks) = (Arc::clone(&self.reader), open.chunks);
+            Read(tokio::spawn(async move { reader.chunks(first, &chunks).await }))
+        });
+        let run = Run { read, steps: open.steps, _budget: budget };
         // The delivering side ends early only with an error, which `finish` tells.
         self.runs.send(run).await.map_err(|_ended| ReadError::Stopped)
     }
@@ -207,13 +234,60 @@ impl<E: Send + 'static> Delivery<E> {
             Ok(()) => self.flush().await,
             Err(error) => Err(error),
         };
-        let Delivery { runs, sink, .. } = self;
+        let Delivery { runs, sink, alive, .. } = self;
         drop(runs);
         let delivered = sink.await.unwrap_or(Err(DeliveryError::Read(ReadError::Stopped)));
+        drop(alive);
         match (delivered, planned) {
             (Err(error), _) => Err(error),
             (Ok(()), Err(error)) => Err(DeliveryError::Read(error)),
             (Ok(()), Ok(())) => Ok(()),
         }
     }
+}
+
+fn incomplete() -> ReadError {
+    DecodeError::Invalid { format: "tree", reason: "a file's chunks end before the file does" }.into()
+}
+
+/// The delivering side: hands out runs in order until there are no more, something fails or nobody wants them.
+fn deliver<S: Sink>(
+    runtime: &Handle,
+    mut incoming: mpsc::Receiver<Run>,
+    mut stopped: oneshot::Receiver<Infallible>,
+    mut sink: S,
+    progress: &dyn Progress,
+) -> Result<(), DeliveryError<S::Error>> {
+    while let Some(mut run) = incoming.blocking_recv() {
+        let plains = match &mut run.read {
+            None => Vec::new(),
+            Some(read) => runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    Err(_gone) = &mut stopped => Err(ReadError::Stopped),
+                    read = &mut read.0 => read.unwrap_or(Err(ReadError::Stopped)),
+                }
+            })?,
+        };
+        for step in std::mem::take(&mut run.steps) {
+            if let Err(TryRecvError::Closed) = stopped.try_recv() {
+                return Err(ReadError::Stopped.into());
+            }
+            let done = match step {
+                Step::Begin(begin) => sink.begin(&begin.0, &begin.1, begin.2),
+                Step::Chunk(position) => {
+                    let plain = &plains[position];
+                    let taken = sink.bytes(plain);
+                    progress.advance(0, plain.len() as u64);
+                    taken
+                }
+                Step::End => {
+                    progress.advance(1, 0);
+                    sink.end()
+                }
+            };
+            done.map_err(DeliveryError::Sink)?;
+        }
+    }
+    Ok(())
 }

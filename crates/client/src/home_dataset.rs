@@ -12,7 +12,7 @@ use crate::push::{PushContext, PushError, PushOptions, PushReport, Rehash, push}
 use crate::reader::{ReadError, Reader, Wanted};
 use crate::snapshot::SnapshotError;
 use crate::uploader::SharedBooks;
-use crate::walk::{EntryWalk, LocatedEntry};
+use crate::walk::{EntryWalk, LocatedChunk, LocatedEntry};
 use seedbank_catalog::records::Dataset;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::checkpoint::NAME_BYTES_MAX;
@@ -20,7 +20,7 @@ use seedbank_formats::codec::{DecodeError, Reader as Decoder, Writer};
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, dataset_id};
 use seedbank_formats::path::TreePath;
 use seedbank_formats::policy::Policy;
-use seedbank_formats::seal::{Compression, ItemKind};
+use seedbank_formats::seal::Compression;
 use seedbank_formats::{DatasetId, PublicKey, Timestamp};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
@@ -350,7 +350,7 @@ pub async fn read_list(home: &OpenedHead) -> Result<HomeList, SnapshotError> {
             | ResolveError::AmbiguousVersion { .. },
         ) => return Ok(HomeList::default()),
     };
-    let mut entries = EntryWalk::new(home.reader(), snapshot.version.tree.page, snapshot.root);
+    let mut entries = EntryWalk::new(home.reader(), &snapshot.version.tree, snapshot.root);
     let (mut list, mut batch) = (HomeList::default(), Vec::new());
     while let Some(located) = entries.next().await? {
         batch.push(located);
@@ -402,10 +402,10 @@ async fn only_chunk(reader: &Arc<Reader>, located: &LocatedEntry) -> Result<Opti
     if located.entry.size() > RECORD_BYTES_MAX {
         return Ok(None);
     }
-    let mut chunks = located.chunks(reader, 0);
-    let Some((chunk, place)) = chunks.next().await? else { return Ok(None) };
+    let mut chunks = located.chunks(reader, 0..RECORD_BYTES_MAX);
+    let Some(LocatedChunk { chunk, place, .. }) = chunks.next().await? else { return Ok(None) };
     let is_only = chunks.next().await?.is_none();
-    Ok(is_only.then_some(Wanted { place, kind: ItemKind::Chunk, id: chunk.id }))
+    Ok(is_only.then_some(Wanted::chunk(&chunk, place)))
 }
 
 #[cfg(test)]

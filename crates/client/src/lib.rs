@@ -23,6 +23,7 @@ pub mod pull;
 pub mod push;
 mod range_read;
 pub mod reader;
+mod recent;
 pub mod recover;
 pub mod restore;
 pub mod scan;

@@ -3,6 +3,7 @@
 //! Addresses are hints that come from the catalog, a placement map or a head. Estimates and verdicts live as long as
 //! the process; whoever wants to keep them reads them at the end.
 
+use crate::recent::Recent;
 use bytes::Bytes;
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::ReaderToken;
@@ -15,16 +16,36 @@ use seedbank_protocol::routes::Access;
 use seedbank_transport::{CallError, ClaimOutcome, HeadPut, PeerAddress, Proof, ProviderClient};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 /// A reader token is good for so long; a leaked one is of no use to another key anyway.
 const TOKEN_SECONDS: u64 = 3600;
 /// A token is renewed this long before its end, so that clocks may differ a little.
 const TOKEN_RENEW_SECONDS: u64 = 600;
+
+/// Findings kept: of more, somebody has looked at the first ones long ago.
+const FINDINGS_MAX: usize = 1024;
+/// Slices kept as evidence, together. One liar is shown by one slice; a fragment's can have 5 MiB.
+const EVIDENCE_BYTES_MAX: usize = 32 << 20;
+
+/// Questions of blame that go on in the background. Each keeps one range and its proof; of what is dropped above this,
+/// the next read of the same holder asks again.
+const BLAMES_MAX: usize = 16;
+
+/// How long a holder is not asked for a fragment that it was found not to have. Then it may have been repaired.
+const LOST_FOR: Duration = Duration::from_secs(600);
+/// Holders remembered for lost fragments.
+const LOST_MAX: u64 = 65_536;
+
+/// Sources of decodes under way, together: one decode needs k times its range, at most a whole segment. This bounds
+/// memory, and what hedging adds to a link that is full already.
+const DECODE_KIB_MAX: usize = 64 * 1024;
 
 /// A provider that was found wrong, with what shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +67,11 @@ pub struct Finding {
 /// What was moved and from whom, since this process began.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    /// Requests for ranges, plain and with proof.
+    /// Requests for ranges, plain and with proof, those that were given up included.
     pub range_requests: AtomicU64,
     /// Bytes of their answers.
     pub range_bytes: AtomicU64,
-    /// Requests that asked for proof.
+    /// Requests that asked for proof: all of metadata, and of chunks when somebody was slow, gone or wrong.
     pub proofs: AtomicU64,
     /// Ranges that had to be decoded from other fragments.
     pub decodes: AtomicU64,
@@ -62,13 +83,18 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Requests for ranges by the provider that was asked, those that were given up included.
+    /// Requests for ranges by the provider that was asked.
     #[must_use]
     pub fn asked(&self) -> BTreeMap<PublicKey, u64> {
         self.asked.lock().expect("a map clone does not panic").clone()
     }
 
+    pub(crate) fn decoded(&self) {
+        self.decodes.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn ask(&self, provider: &PublicKey) {
+        self.range_requests.fetch_add(1, Ordering::Relaxed);
         *self.asked.lock().expect("a map insert does not panic").entry(*provider).or_default() += 1;
     }
 }
@@ -83,6 +109,8 @@ pub struct Network {
     answered: Mutex<BTreeSet<PublicKey>>,
     failing: Mutex<BTreeMap<PublicKey, String>>,
     blames: Mutex<JoinSet<()>>,
+    lost: Mutex<Recent<(PublicKey, FragmentId), Instant>>,
+    decode_kib: Arc<Semaphore>,
     /// Counters.
     pub traffic: Traffic,
 }
@@ -100,6 +128,8 @@ impl Network {
             answered: Mutex::default(),
             failing: Mutex::default(),
             blames: Mutex::default(),
+            lost: Mutex::new(Recent::new(LOST_MAX)),
+            decode_kib: Arc::new(Semaphore::new(DECODE_KIB_MAX)),
             traffic: Traffic::default(),
         }
     }
@@ -170,10 +200,20 @@ impl Network {
                     });
                 let first_byte = total.saturating_sub(transfer).max(total / 8);
                 self.latency().record(*provider, Sample { first_byte, total, bytes }, self.now());
-                self.answered.lock().expect("a set insert does not panic").insert(*provider);
+                self.heard(provider);
             }
             Err(error) => self.failed(provider, error),
         }
+    }
+
+    fn heard(&self, provider: &PublicKey) {
+        self.answered.lock().expect("a set insert does not panic").insert(*provider);
+        self.failing.lock().expect("a map removal does not panic").remove(provider);
+    }
+
+    /// Remembers that a provider was given up after `waited` without an answer, because another was faster.
+    pub(crate) fn outrun(&self, provider: &PublicKey, waited: Duration) {
+        self.latency().record_silence(*provider, waited, self.now());
     }
 
     /// Remembers that a provider could not be reached or broke off. A refusal is an answer.
@@ -200,7 +240,7 @@ impl Network {
         self.answered.lock().expect("a set clone does not panic").clone()
     }
 
-    /// Providers of which a call failed, with the last reason.
+    /// Providers of which the last call failed, with the reason.
     #[must_use]
     pub fn failing(&self) -> BTreeMap<PublicKey, String> {
         self.failing.lock().expect("a map clone does not panic").clone()
@@ -212,28 +252,68 @@ impl Network {
         self.findings.lock().expect("a vector clone does not panic").clone()
     }
 
-    pub(crate) fn found(&self, finding: Finding) {
-        match finding.verdict {
-            Verdict::WriterFault => {}
-            Verdict::Liar { .. }
-            | Verdict::Rotten
-            | Verdict::Absent
-            | Verdict::Suspect
-            | Verdict::Evasive => {
-                self.latency().doubt(finding.provider, self.now());
+    pub(crate) fn found(&self, mut finding: Finding) {
+        let Finding { provider, fragment, verdict, .. } = finding;
+        match verdict {
+            // Nobody's fault but the writer's, whose reader hears of it from the read itself.
+            Verdict::WriterFault => {
+                tracing::warn!(%provider, %fragment, "fragment is stored as it was written, and does not open");
+                return;
             }
+            Verdict::Liar { .. } => {
+                self.lost(provider, fragment);
+                self.latency().doubt(provider, self.now());
+            }
+            // An honest word, about this fragment only.
+            Verdict::Rotten | Verdict::Absent => self.lost(provider, fragment),
+            Verdict::Suspect | Verdict::Evasive => self.latency().doubt(provider, self.now()),
         }
         let mut findings = self.findings.lock().expect("a vector push does not panic");
-        let known = |other: &Finding| other.provider == finding.provider && other.verdict == finding.verdict;
+        let kind = discriminant(&verdict);
+        let known = findings.iter().any(|other| {
+            (other.provider, other.fragment, discriminant(&other.verdict)) == (provider, fragment, kind)
+        });
         // One piece of evidence of each kind for a fragment is enough.
-        if !findings.iter().any(|other| known(other) && other.fragment == finding.fragment) {
-            findings.push(finding);
+        if known || findings.len() >= FINDINGS_MAX {
+            return;
         }
+        let slice_bytes = |finding: &Finding| finding.slice.as_ref().map_or(0, Bytes::len);
+        let kept: usize = findings.iter().map(slice_bytes).sum();
+        if kept + slice_bytes(&finding) > EVIDENCE_BYTES_MAX {
+            finding.slice = None;
+        }
+        findings.push(finding);
+    }
+
+    fn lost(&self, provider: PublicKey, fragment: FragmentId) {
+        let mut lost = self.lost.lock().expect("a map insert does not panic");
+        lost.put((provider, fragment), Instant::now(), 1);
+    }
+
+    /// Whether a provider was lately found not to have a fragment as it was written.
+    pub(crate) fn is_lost(&self, provider: &PublicKey, fragment: &FragmentId) -> bool {
+        let mut lost = self.lost.lock().expect("a map lookup does not panic");
+        lost.get(&(*provider, *fragment)).is_some_and(|found| found.elapsed() < LOST_FOR)
+    }
+
+    /// Waits for room for the sources of a decode. Whoever has it waits for providers only, never for more of it.
+    pub(crate) fn decode_room(
+        &self,
+        bytes: u64,
+    ) -> impl Future<Output = OwnedSemaphorePermit> + Send + use<> {
+        let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(DECODE_KIB_MAX).clamp(1, DECODE_KIB_MAX);
+        let kib = u32::try_from(kib).expect("at most 64 MiB in KiB");
+        let room = Arc::clone(&self.decode_kib);
+        async move { room.acquire_many_owned(kib).await.expect("the semaphore is never closed") }
     }
 
     /// Keeps a question of blame going after its bytes were found elsewhere.
     pub(crate) fn settle_later(&self, blame: impl Future<Output = ()> + Send + 'static) {
-        self.blames.lock().expect("a spawn does not panic").spawn(blame);
+        let mut blames = self.blames.lock().expect("a spawn does not panic");
+        while blames.try_join_next().is_some() {}
+        if blames.len() < BLAMES_MAX {
+            blames.spawn(blame);
+        }
     }
 
     /// Waits for open questions of blame, at most so long.
@@ -258,7 +338,7 @@ impl Network {
         tracing::debug!(%provider, fragment = %id, ms, ok = result.is_ok(), "fragment sent");
         match result {
             Ok(_receipt) => {
-                self.answered.lock().expect("a set insert does not panic").insert(*provider);
+                self.heard(provider);
                 self.traffic.fragments_sent.fetch_add(1, Ordering::Relaxed);
                 self.traffic.bytes_sent.fetch_add(len, Ordering::Relaxed);
                 Ok(())
@@ -280,7 +360,6 @@ impl Network {
         self.traffic.ask(provider);
         let (began, len) = (Instant::now(), range.end - range.start);
         let result = self.client.get_range(&self.peer(provider), *id, range, token).await;
-        self.traffic.range_requests.fetch_add(1, Ordering::Relaxed);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
         self.note(provider, began, len, &result);
         result
@@ -294,10 +373,9 @@ impl Network {
         token: Option<&[u8]>,
     ) -> Result<Proof, CallError> {
         self.traffic.ask(provider);
+        self.traffic.proofs.fetch_add(1, Ordering::Relaxed);
         let (began, len) = (Instant::now(), range.end - range.start);
         let result = self.client.get_proof(&self.peer(provider), *id, range, token).await;
-        self.traffic.range_requests.fetch_add(1, Ordering::Relaxed);
-        self.traffic.proofs.fetch_add(1, Ordering::Relaxed);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
         self.note(provider, began, len, &result);
         result

@@ -1,20 +1,34 @@
 //! Where segments are: asked of the owner's books, or read from the placement map behind a head.
+//!
+//! What is known is kept, bounded. Fragments move while somebody reads, so what turns out to be of no use can be asked
+//! for again: of the books, or of a newer head.
 
+use crate::heads::newest_head;
 use crate::reader::{ReadError, Reader};
+use crate::recent::Recent;
 use crate::uploader::SharedBooks;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::head::HeadBody;
-use seedbank_formats::numbered::{NumberedTree, PageAt, Root, numbered_id, page_of, slot_of};
+use seedbank_formats::numbered::{LEVELS_MAX, NumberedTree, PageAt, Root, numbered_id, page_of, slot_of};
 use seedbank_formats::pages::PageId;
 use seedbank_formats::place::{Link, Place};
 use seedbank_formats::placement::{ChildSegment, MapInner, MapLeaf, SegmentPlacement};
 use seedbank_formats::seal::ItemKind;
-use seedbank_formats::{DatasetId, SegmentNumber};
-use std::collections::BTreeMap;
+use seedbank_formats::{DatasetId, PublicKey, SegmentNumber};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OnceCell, Semaphore};
 
 /// Placements kept: about a kilobyte each.
-const PLACEMENTS_KEPT: usize = 4096;
+const PLACEMENTS_KEPT: u64 = 4096;
+
+/// Leaves of the map kept: 64 placements each.
+const LEAVES_KEPT: u64 = 64;
+
+/// A newer head is looked for no more often than this: its owner does not move fragments every second, and a read of
+/// something that is gone shall fail fast.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a segment's holders can't be found.
 #[derive(Debug, thiserror::Error)]
@@ -30,26 +44,48 @@ pub enum PlacementError {
 /// Finds segments.
 pub struct Placements {
     source: Source,
-    known: Mutex<BTreeMap<SegmentNumber, Arc<SegmentPlacement>>>,
 }
 
 enum Source {
-    Books { books: SharedBooks, dataset: DatasetId },
-    Map { root: Option<Root> },
+    Books {
+        books: SharedBooks,
+        dataset: DatasetId,
+        known: Mutex<Recent<SegmentNumber, Arc<SegmentPlacement>>>,
+    },
+    Head {
+        map: Mutex<Arc<Map>>,
+        /// Taken by whoever looks for a newer head.
+        renewing: Semaphore,
+        renewed: Mutex<Option<Instant>>,
+    },
+}
+
+type Leaf = BTreeMap<SegmentNumber, Arc<SegmentPlacement>>;
+
+/// The placement map as one head has it.
+struct Map {
+    sequence: u64,
+    root: Option<Root>,
+    /// What the head itself says: it knows better than the map.
+    located: Leaf,
+    /// Who may have a newer head.
+    providers: BTreeSet<PublicKey>,
+    leaves: Mutex<Recent<u64, Arc<OnceCell<Arc<Leaf>>>>>,
 }
 
 impl Placements {
     /// Asks the owner's books.
     #[must_use]
     pub fn of_books(books: SharedBooks, dataset: DatasetId) -> Placements {
-        Placements { source: Source::Books { books, dataset }, known: Mutex::default() }
+        let known = Mutex::new(Recent::new(PLACEMENTS_KEPT));
+        Placements { source: Source::Books { books, dataset, known } }
     }
 
-    /// Walks the map behind a head. What the head itself says goes first.
+    /// Walks the map behind the head of this sequence. What the head itself says goes first.
     #[must_use]
-    pub fn of_head(head: &HeadBody) -> Placements {
-        let known = head.locator.iter().map(|placement| (placement.number, Arc::new(placement.clone())));
-        Placements { source: Source::Map { root: head.map }, known: Mutex::new(known.collect()) }
+    pub fn of_head(body: &HeadBody, sequence: u64) -> Placements {
+        let map = Mutex::new(Arc::new(Map::new(body, sequence)));
+        Placements { source: Source::Head { map, renewing: Semaphore::new(1), renewed: Mutex::default() } }
     }
 
     pub(crate) async fn find(
@@ -57,54 +93,156 @@ impl Placements {
         reader: &Reader,
         segment: SegmentNumber,
     ) -> Result<Arc<SegmentPlacement>, ReadError> {
-        if let Some(placement) = self.known(segment) {
-            return Ok(placement);
-        }
         match &self.source {
-            Source::Books { books, dataset } => {
-                let (books, dataset) = (Arc::clone(books), *dataset);
-                let asked = tokio::task::spawn_blocking(move || books.placements(dataset, vec![segment]));
-                let placements =
-                    asked.await.map_err(|_| ReadError::Stopped)?.map_err(PlacementError::from)?;
-                self.learn(placements);
+            Source::Books { books, dataset, known } => {
+                if let Some(placement) = lock(known).get(&segment) {
+                    return Ok(placement);
+                }
+                let found = Arc::new(ask(books, *dataset, segment).await?);
+                lock(known).put(segment, Arc::clone(&found), 1);
+                Ok(found)
             }
-            Source::Map { root } => {
-                let root = root.ok_or(PlacementError::NotInMap(segment))?;
-                self.walk(reader, root, segment).await?;
+            Source::Head { map, .. } => {
+                let map = Arc::clone(&lock(map));
+                map.find(reader, segment).await
             }
-        }
-        self.known(segment).ok_or_else(|| PlacementError::NotInMap(segment).into())
-    }
-
-    fn known(&self, segment: SegmentNumber) -> Option<Arc<SegmentPlacement>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&segment).map(Arc::clone)
-    }
-
-    fn learn(&self, placements: impl IntoIterator<Item = SegmentPlacement>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        for placement in placements {
-            if known.len() >= PLACEMENTS_KEPT && matches!(self.source, Source::Books { .. }) {
-                known.pop_first();
-            }
-            // What came first came from the head, which knows better than the map.
-            known.entry(placement.number).or_insert_with(|| Arc::new(placement));
         }
     }
 
-    /// Reads the map's pages from the root down to the leaf of `segment`, and learns what the leaf says.
-    async fn walk(&self, reader: &Reader, root: Root, segment: SegmentNumber) -> Result<(), ReadError> {
+    /// Asks again where a segment is that can't be read where it was. `None` when that brings nothing new.
+    pub(crate) async fn find_anew(
+        &self,
+        reader: &Reader,
+        stale: &SegmentPlacement,
+    ) -> Option<Arc<SegmentPlacement>> {
+        let segment = stale.number;
+        let is_new = |found: &Arc<SegmentPlacement>| **found != *stale;
+        match &self.source {
+            Source::Books { books, dataset, known } => {
+                let found = Arc::new(ask(books, *dataset, segment).await.ok()?);
+                lock(known).put(segment, Arc::clone(&found), 1);
+                Some(found).filter(is_new)
+            }
+            Source::Head { .. } => {
+                // Somebody else may have looked meanwhile.
+                if let Some(found) = self.find(reader, segment).await.ok().filter(is_new) {
+                    return Some(found);
+                }
+                if !self.renew(reader).await {
+                    return None;
+                }
+                self.find(reader, segment).await.ok().filter(is_new)
+            }
+        }
+    }
+
+    /// Looks for a newer head, unless that was done just now, and says whether there is one. Books are always new.
+    pub(crate) async fn renew(&self, reader: &Reader) -> bool {
+        let Source::Head { map, renewing, renewed } = &self.source else { return false };
+        let old = Arc::clone(&lock(map));
+        let _turn = renewing.acquire().await.expect("the semaphore is never closed");
+        let now = Arc::clone(&lock(map));
+        if now.sequence > old.sequence {
+            return true;
+        }
+        let is_due = |at: &mut Option<Instant>| {
+            let due = at.is_none_or(|at| at.elapsed() >= RENEW_EVERY);
+            if due {
+                *at = Some(Instant::now());
+            }
+            due
+        };
+        if !is_due(&mut lock(renewed)) {
+            return false;
+        }
+        let Some(newer) = now.newer(reader).await else { return false };
+        *lock(map) = Arc::new(newer);
+        true
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn ask(
+    books: &SharedBooks,
+    dataset: DatasetId,
+    segment: SegmentNumber,
+) -> Result<SegmentPlacement, ReadError> {
+    let books = Arc::clone(books);
+    let asked = tokio::task::spawn_blocking(move || books.placements(dataset, vec![segment]));
+    let found = asked.await.map_err(|_| ReadError::Stopped)?.map_err(PlacementError::from)?;
+    let found = found.into_iter().find(|placement| placement.number == segment);
+    found.ok_or_else(|| PlacementError::NotInMap(segment).into())
+}
+
+impl Map {
+    fn new(body: &HeadBody, sequence: u64) -> Map {
+        let located = body.locator.iter().map(|placement| (placement.number, Arc::new(placement.clone())));
+        let holders = body.locator.iter().flat_map(SegmentPlacement::holders);
+        Map {
+            sequence,
+            root: body.map,
+            located: located.collect(),
+            providers: holders.chain(body.hints.keys().copied()).collect(),
+            leaves: Mutex::new(Recent::new(LEAVES_KEPT)),
+        }
+    }
+
+    /// The map behind a newer head, if one is found.
+    async fn newer(&self, reader: &Reader) -> Option<Map> {
+        let (network, keys) = (reader.network(), reader.keys());
+        let mut providers: Vec<PublicKey> = self.providers.iter().copied().collect();
+        network.latency().rank(&mut providers, |provider| *provider, 0, network.now());
+        let newest = newest_head(network, &providers, keys.id, None).await.ok()?;
+        let head = newest.head();
+        if head.sequence() <= self.sequence || head.owner() != keys.owner {
+            return None;
+        }
+        let body = head.open(keys.seal_keys(head.epoch())?).ok()?;
+        network.hint(&body.hints);
+        Some(Map::new(&body, head.sequence()))
+    }
+
+    async fn find(
+        &self,
+        reader: &Reader,
+        segment: SegmentNumber,
+    ) -> Result<Arc<SegmentPlacement>, ReadError> {
+        if let Some(placement) = self.located.get(&segment) {
+            return Ok(Arc::clone(placement));
+        }
+        let number = page_of(segment.0, 0).page;
+        let slot = {
+            let mut leaves = lock(&self.leaves);
+            leaves.get(&number).unwrap_or_else(|| {
+                let slot = Arc::default();
+                leaves.put(number, Arc::clone(&slot), 1);
+                slot
+            })
+        };
+        let leaf = slot.get_or_try_init(|| self.walk(reader, segment)).await?;
+        leaf.get(&segment).map(Arc::clone).ok_or_else(|| PlacementError::NotInMap(segment).into())
+    }
+
+    /// Reads the map's pages from the root down to the leaf of `segment`.
+    async fn walk(&self, reader: &Reader, segment: SegmentNumber) -> Result<Arc<Leaf>, ReadError> {
         let not_there = || ReadError::from(PlacementError::NotInMap(segment));
+        let root = self.root.ok_or_else(not_there)?;
+        if root.level >= LEVELS_MAX || page_of(segment.0, root.level).page != 0 {
+            return Err(not_there());
+        }
         let Place { segment: lies_in, index } = root.link.place;
-        let mut here = self.known(lies_in).ok_or_else(not_there)?;
+        let mut here = self.located.get(&lies_in).map(Arc::clone).ok_or_else(not_there)?;
         let (mut index, mut hash, mut level) = (index, root.link.hash, root.level);
         loop {
-            let at = if level == root.level { PageAt { level, page: 0 } } else { page_of(segment.0, level) };
-            let bytes = read_page(reader, &here, index, at, hash).await?;
+            let bytes = read_page(reader, &here, index, page_of(segment.0, level), hash).await?;
             if level == 0 {
                 let leaf = MapLeaf::decode(&bytes)?;
                 reader.network().hint(&leaf.hints);
-                self.learn(leaf.iter().cloned());
-                return Ok(());
+                let placements = leaf.iter().map(|found| (found.number, Arc::new(found.clone())));
+                return Ok(Arc::new(placements.collect()));
             }
             let inner = MapInner::decode(&bytes)?;
             reader.network().hint(&inner.hints);

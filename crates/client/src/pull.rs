@@ -6,7 +6,7 @@ use crate::progress::Progress;
 use crate::reader::{ReadError, Reader};
 use crate::restore::{Destination, Existing, PartFile, RestoreError, RestoreOptions};
 use crate::snapshot::Snapshot;
-use crate::walk::{EntryWalk, LocatedEntry};
+use crate::walk::{EntryWalk, LocatedChunk, LocatedEntry};
 use aws_lc_rs::digest;
 use seedbank_formats::Sha256;
 use seedbank_formats::chunking::chunk_id;
@@ -100,7 +100,8 @@ async fn plan(
     delivery: &mut Delivery<RestoreError>,
     report: &mut PullReport,
 ) -> Result<(), PullError> {
-    let mut entries = EntryWalk::new(reader, snapshot.version.tree.page, snapshot.root);
+    let prefix = filter.literal_prefix();
+    let mut entries = EntryWalk::below(reader, &snapshot.version.tree, snapshot.root, prefix);
     while let Some(located) = entries.next().await? {
         let kind = match located.entry {
             Entry::Folder => PathKind::Folder,
@@ -122,7 +123,9 @@ async fn plan(
             Entry::File { size, executable, .. } => {
                 report.files += 1;
                 report.bytes += size;
-                let have = match tokio::task::block_in_place(|| destination.existing(path, entry))? {
+                let existing = tokio::task::block_in_place(|| destination.existing(path, entry))?;
+                let is_whole = matches!(existing, Existing::Complete | Existing::OtherMode);
+                let have = match existing {
                     Existing::Complete => *size,
                     Existing::OtherMode => {
                         tokio::task::block_in_place(|| destination.set_executable(path, *executable))?;
@@ -140,7 +143,7 @@ async fn plan(
                 };
                 report.bytes_kept += have;
                 progress.advance(0, have);
-                if have == *size && *size > 0 {
+                if is_whole {
                     report.files_kept += 1;
                     progress.advance(1, 0);
                 } else {
@@ -159,18 +162,20 @@ async fn verified_prefix(
     located: &LocatedEntry,
 ) -> Result<u64, PullError> {
     let part = tokio::task::block_in_place(|| destination.part_file(&located.path))?;
-    let mut chunks = located.chunks(reader, 0);
+    let size = located.entry.size();
+    let mut chunks = located.chunks(reader, 0..size);
     let (mut have, mut buffer) = (0, Vec::new());
-    while let Some((chunk, _)) = chunks.next().await? {
+    while let Some(LocatedChunk { chunk, start, .. }) = chunks.next().await? {
         buffer.resize(usize::try_from(chunk.len).expect("a chunk is at most 128 KiB"), 0);
-        let read = tokio::task::block_in_place(|| part.read_at(&mut buffer, have))?;
+        let read = tokio::task::block_in_place(|| part.read_at(&mut buffer, start))?;
         if read < buffer.len() || chunk_id(&buffer) != chunk.id {
             break;
         }
-        have += u64::from(chunk.len);
+        let end = start + u64::from(chunk.len);
+        // Of a whole part the last chunk is written again: then it gets its name as any other.
+        have = if end == size { start } else { end };
     }
-    // A part that holds all of the file still has to get its name.
-    Ok(if have == located.entry.size() { 0 } else { have })
+    Ok(have)
 }
 
 /// Writes files beside their names and renames them when they are whole.
@@ -240,7 +245,7 @@ pub async fn verify(
     let mut delivery = Delivery::start(reader, Checker { file: None }, progress);
     let mut report = PullReport::default();
     let planned = async {
-        let mut entries = EntryWalk::new(reader, snapshot.version.tree.page, snapshot.root);
+        let mut entries = EntryWalk::new(reader, &snapshot.version.tree, snapshot.root);
         while let Some(located) = entries.next().await? {
             match &located.entry {
                 Entry::Folder => report.folders += 1,

@@ -2,39 +2,48 @@
 //!
 //! A reader needs the dataset's key and either the owner's books or a head: it finds segments through the placement map
 //! itself. It keeps footers and small metadata segments in memory, bounded, and nothing on disk.
+//!
+//! Chunks are asked for plainly: their seal and their id prove them. Everything else is asked for with proof. A named
+//! item's seal fits an older item of the same name as well, and of a public dataset everybody can seal another footer:
+//! only the fragment's id, which hangs on the signed head, says which bytes the owner wrote.
 
 use crate::dataset::DatasetKeys;
 use crate::network::{Network, Tokens};
 use crate::placements::{PlacementError, Placements};
-use crate::range_read::{self, RangeError};
+use crate::range_read::{self, RangeError, Unopened};
+use crate::recent::Recent;
 use crate::uploader::SharedBooks;
 use seedbank_formats::SegmentNumber;
 use seedbank_formats::codec::DecodeError;
 use seedbank_formats::ids::ChunkId;
 use seedbank_formats::keys::{KeyEpoch, SealKeys};
-use seedbank_formats::pages::PageId;
-use seedbank_formats::place::{Link, Place};
+use seedbank_formats::pages::{PAGE_BYTES_MAX, PageId};
+use seedbank_formats::place::{ChunkRef, Link, Place};
 use seedbank_formats::placement::SegmentPlacement;
-use seedbank_formats::seal::{Item, ItemKind, Opener};
+use seedbank_formats::seal::{ITEM_PLAIN_BYTES_MAX, Item, ItemKind, Opener};
 use seedbank_formats::segment::Footer;
+use seedbank_protocol::read_exchange::Check;
 use seedbank_protocol::routes::PROOF_RANGE_BYTES_MAX;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 /// A metadata segment up to this length is fetched whole with its first page: one round trip instead of several.
 const WHOLE_BYTES_MAX: u32 = 1024 * 1024;
 
-/// Footers kept. The largest takes 400 KiB, a usual one 50 KiB.
-const SEGMENTS_KEPT: usize = 64;
+/// Memory for footers and whole metadata segments. The largest footer takes 400 KiB, a usual one 50 KiB.
+const SEGMENT_BYTES_KEPT: u64 = 32 * 1024 * 1024;
 
-/// One request for neighbouring items asks for no more: a slow holder is then noticed after a few MiB, and a wrong one
-/// spoils no more. Sealed, it stays below what one proof may cover.
-pub(crate) const RUN_BYTES_MAX: u64 = PROOF_RANGE_BYTES_MAX / 8 * 7;
+/// One request for neighbouring items asks for no more: a slow holder is then noticed after a few MiB, a wrong one
+/// spoils no more, and the same range can be asked for with proof.
+pub(crate) const RUN_BYTES_MAX: u64 = PROOF_RANGE_BYTES_MAX;
 
 /// Requests for metadata under way at once.
 const METADATA_REQUESTS_MAX: usize = 8;
+
+/// Neighbouring metadata items fetched at once: pages of some 16 KiB each.
+const METADATA_RUN_ITEMS_MAX: usize = 64;
 
 /// Why something of a dataset could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +65,16 @@ pub enum ReadError {
         /// What was looked for.
         id: ChunkId,
     },
+    /// An item is longer than its kind can be, or not as long as the page says that names it. Its writer made it so.
+    #[error("item {id} has {bytes} bytes, which its page does not say: segment={segment}, item={index}", index = .place.index, segment = .place.segment)]
+    WrongLength {
+        /// Where it is.
+        place: Place,
+        /// What it is.
+        id: ChunkId,
+        /// How long it is.
+        bytes: u32,
+    },
     /// An item was replaced by another of its name.
     #[error(transparent)]
     WrongItem(#[from] seedbank_formats::place::WrongItem),
@@ -74,11 +93,47 @@ pub enum ReadError {
 }
 
 /// An item to read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Wanted {
-    pub(crate) place: Place,
-    pub(crate) kind: ItemKind,
-    pub(crate) id: ChunkId,
+    place: Place,
+    kind: ItemKind,
+    id: ChunkId,
+    plain: PlainLength,
+}
+
+/// Bytes of an item's plaintext, as far as they are known before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum PlainLength {
+    Exactly(u32),
+    AtMost(usize),
+}
+
+impl Wanted {
+    /// A chunk of a file.
+    pub(crate) fn chunk(chunk: &ChunkRef, place: Place) -> Wanted {
+        Wanted { place, kind: ItemKind::Chunk, id: chunk.id, plain: PlainLength::Exactly(chunk.len) }
+    }
+
+    /// A page of a tree or manifest.
+    pub(crate) fn page(id: PageId, place: Place) -> Wanted {
+        Wanted { place, kind: ItemKind::Page, id, plain: PlainLength::AtMost(PAGE_BYTES_MAX) }
+    }
+
+    /// What has a name instead of a hash, at most `bytes_max` long.
+    pub(crate) fn named(id: ChunkId, place: Place, bytes_max: usize) -> Wanted {
+        Wanted { place, kind: ItemKind::Named, id, plain: PlainLength::AtMost(bytes_max) }
+    }
+
+    /// The item in its segment's footer.
+    fn find(&self, footer: &Footer) -> Result<Item, ReadError> {
+        let Wanted { place, kind, id, plain } = *self;
+        let item = footer.find(place.index, kind, &id).ok_or(ReadError::WrongPlace { place, id })?;
+        let fits = match plain {
+            PlainLength::Exactly(len) => item.plain_len == len,
+            PlainLength::AtMost(bytes_max) => usize_of(item.plain_len) <= bytes_max,
+        };
+        if fits { Ok(*item) } else { Err(ReadError::WrongLength { place, id, bytes: item.plain_len }) }
+    }
 }
 
 /// What is known of a segment: its footer, and all of it when it is small.
@@ -95,7 +150,7 @@ pub struct Reader {
     keys: DatasetKeys,
     tokens: Tokens,
     placements: Placements,
-    segments: Mutex<BTreeMap<SegmentNumber, Slot>>,
+    segments: Mutex<Recent<SegmentNumber, Slot>>,
     metadata_requests: Arc<Semaphore>,
 }
 
@@ -109,7 +164,7 @@ impl Reader {
             keys,
             tokens,
             placements,
-            segments: Mutex::default(),
+            segments: Mutex::new(Recent::new(SEGMENT_BYTES_KEPT)),
             metadata_requests: Arc::new(Semaphore::new(METADATA_REQUESTS_MAX)),
         })
     }
@@ -133,29 +188,35 @@ impl Reader {
         &self.keys
     }
 
-    pub(crate) fn tokens(&self) -> &Tokens {
-        &self.tokens
-    }
-
     fn seal_keys(&self, epoch: KeyEpoch) -> Result<&SealKeys, ReadError> {
         self.keys.seal_keys(epoch).ok_or(ReadError::NoKey(epoch))
     }
 
     /// Where a segment's fragments are.
     pub(crate) async fn placement(&self, segment: SegmentNumber) -> Result<Arc<SegmentPlacement>, ReadError> {
-        self.placements.find(self, segment).await
+        match self.placements.find(self, segment).await {
+            // The map itself may have moved.
+            Err(ReadError::Range(RangeError::Unavailable { .. })) if self.placements.renew(self).await => {
+                self.placements.find(self, segment).await
+            }
+            found => found,
+        }
     }
 
-    fn slot(&self, segment: SegmentNumber) -> Slot {
-        let mut segments = self.segments.lock().expect("nothing panics while it holds the segments");
-        if let Some(slot) = segments.get(&segment) {
-            return Arc::clone(slot);
-        }
-        while segments.len() >= SEGMENTS_KEPT {
-            // Pulls walk forwards, so the lowest numbers are done with first.
-            segments.pop_first();
-        }
-        Arc::clone(segments.entry(segment).or_default())
+    fn segments(&self) -> MutexGuard<'_, Recent<SegmentNumber, Slot>> {
+        self.segments.lock().expect("nothing panics while it holds the segments")
+    }
+
+    fn slot(&self, placement: &SegmentPlacement, whole: bool) -> Slot {
+        let mut segments = self.segments();
+        segments.get(&placement.number).unwrap_or_else(|| {
+            let slot = Slot::default();
+            // An item takes a little more in memory than in a footer.
+            let whole = if whole { placement.sealed_len } else { 0 };
+            let bytes = u64::from(whole) + u64::from(placement.footer_len) / 3 * 4;
+            segments.put(placement.number, Arc::clone(&slot), bytes);
+            slot
+        })
     }
 
     /// Footer of a segment whose placement is known; all of the segment when it is small and holds metadata.
@@ -164,24 +225,26 @@ impl Reader {
         placement: &Arc<SegmentPlacement>,
         kind: ItemKind,
     ) -> Result<Arc<Loaded>, ReadError> {
-        let slot = self.slot(placement.number);
+        let (number, sealed_len) = (placement.number, placement.sealed_len);
+        let is_whole = is_metadata(kind) && sealed_len <= WHOLE_BYTES_MAX;
+        let slot = self.slot(placement, is_whole);
         let loaded = slot
             .get_or_try_init(|| async {
                 let keys = self.seal_keys(placement.epoch)?;
-                let (number, sealed_len) = (placement.number, placement.sealed_len);
-                let footer_start = u64::from(sealed_len.saturating_sub(placement.footer_len));
-                let metadata = matches!(kind, ItemKind::Page | ItemKind::Named);
-                let start = if metadata && sealed_len <= WHOLE_BYTES_MAX { 0 } else { footer_start };
-                let skip = usize::try_from(footer_start - start).expect("at most 64 MiB");
-                let range = start..u64::from(sealed_len);
+                let footer_start = sealed_len.saturating_sub(placement.footer_len);
+                let start = if is_whole { 0 } else { footer_start };
+                let (skip, len) = (footer_start - start, sealed_len - start);
+                let range = u64::from(start)..u64::from(sealed_len);
                 let open = |bytes: &[u8]| {
-                    let sealed = bytes.get(skip..).unwrap_or_default();
-                    let footer = Footer::open(keys, number, sealed_len, sealed)?;
-                    let whole = (start == 0).then(|| bytes.to_vec());
-                    Ok::<_, seedbank_formats::segment::OpenSegmentError>(Loaded { footer, whole })
+                    let sealed = bytes.get(usize_of(skip)..).unwrap_or_default();
+                    let footer = Footer::open(keys, number, sealed_len, sealed).map_err(|error| {
+                        Unopened { at: u64::from(skip)..u64::from(len), why: error.to_string() }
+                    })?;
+                    Ok(Loaded { footer, whole: is_whole.then(|| bytes.to_vec()) })
                 };
-                let loaded = range_read::read(&self.network, &self.tokens, placement, range, open).await?;
-                Ok::<_, ReadError>(Arc::new(loaded))
+                let (network, tokens) = (&self.network, &self.tokens);
+                let read = range_read::read(network, tokens, placement, range, Check::Proof, open);
+                Ok::<_, ReadError>(Arc::new(read.await?))
             })
             .await?;
         Ok(Arc::clone(loaded))
@@ -200,85 +263,83 @@ impl Reader {
         kind: ItemKind,
         id: &ChunkId,
     ) -> Result<Vec<u8>, ReadError> {
-        let loaded = self.load(placement, kind).await?;
         let place = Place { segment: placement.number, index };
-        let item = loaded.footer.find(index, kind, id).ok_or(ReadError::WrongPlace { place, id: *id })?;
-        if let Some(plain) = self.open_loaded(placement, &loaded, item)? {
-            return Ok(plain);
-        }
-        let mut plains = self.run(placement, std::slice::from_ref(item)).await?;
+        let wanted = Wanted { place, kind, id: *id, plain: PlainLength::AtMost(ITEM_PLAIN_BYTES_MAX) };
+        let mut plains = self.run_placed(placement, &[wanted]).await?;
         Ok(plains.pop().expect("one item gives one plaintext"))
     }
 
-    /// Opens an item of a segment that is in memory. `None`: it is not, or what is there does not open and the network
-    /// is asked again, with blame.
+    /// Opens items of a segment that is in memory. `None`: it is not, or something there does not open and is asked for
+    /// again, with blame.
     fn open_loaded(
         &self,
         placement: &SegmentPlacement,
         loaded: &Loaded,
-        item: &Item,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
+        items: &[Item],
+    ) -> Result<Option<Vec<Vec<u8>>>, ReadError> {
         let Some(whole) = &loaded.whole else { return Ok(None) };
-        let range = usize_of(item.offset)..usize_of(item.offset.saturating_add(item.sealed_len));
-        let Some(sealed) = whole.get(range) else { return Ok(None) };
-        Ok(seedbank_formats::seal::open(self.seal_keys(placement.epoch)?, item, sealed).ok())
-    }
-
-    /// Reads neighbouring items of one segment: with one request while a proof may cover them all.
-    async fn run(&self, placement: &Arc<SegmentPlacement>, items: &[Item]) -> Result<Vec<Vec<u8>>, ReadError> {
-        let mut plains = Vec::with_capacity(items.len());
-        let mut rest = items;
-        while let Some(first) = rest.first() {
-            let end = |item: &Item| u64::from(item.offset - first.offset) + u64::from(item.sealed_len);
-            let fitting = rest.iter().take_while(|item| end(item) <= PROOF_RANGE_BYTES_MAX).count();
-            let (now, later) = rest.split_at(fitting.max(1));
-            rest = later;
-            plains.extend(self.run_at_once(placement, now).await?);
+        let keys = self.seal_keys(placement.epoch)?;
+        let (mut opener, mut plains) = (Opener::new(), Vec::with_capacity(items.len()));
+        for item in items {
+            match open_item(keys, &mut opener, item, whole, 0) {
+                Ok(plain) => plains.push(plain),
+                Err(_unopened) => return Ok(None),
+            }
         }
-        Ok(plains)
+        Ok(Some(plains))
     }
 
-    /// Reads neighbouring items of one segment with one request.
-    async fn run_at_once(
+    /// Reads neighbouring items of one segment with one request to each fragment that they touch.
+    async fn run(
         &self,
         placement: &Arc<SegmentPlacement>,
         items: &[Item],
     ) -> Result<Vec<Vec<u8>>, ReadError> {
         let keys = self.seal_keys(placement.epoch)?;
         let (Some(first), Some(last)) = (items.first(), items.last()) else { return Ok(Vec::new()) };
+        let check = if items.iter().any(|item| is_metadata(item.kind)) { Check::Proof } else { Check::Seal };
         let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.sealed_len);
         let open = |bytes: &[u8]| {
             let mut opener = Opener::new();
-            items
-                .iter()
-                .map(|item| {
-                    let start = usize_of(item.offset - first.offset);
-                    let sealed = bytes.get(start..start + usize_of(item.sealed_len)).unwrap_or_default();
-                    let mut plain = Vec::with_capacity(usize_of(item.plain_len).min(sealed.len() * 4));
-                    opener.open(keys, item, sealed, &mut plain).map(|()| plain)
-                })
-                .collect::<Result<Vec<Vec<u8>>, _>>()
+            items.iter().map(|item| open_item(keys, &mut opener, item, bytes, first.offset)).collect()
         };
-        Ok(range_read::read(&self.network, &self.tokens, placement, range, open).await?)
+        Ok(range_read::read(&self.network, &self.tokens, placement, range, check, open).await?)
     }
 
-    /// The items of one segment between two positions, checked against their wanted ids.
+    /// Neighbouring items of one segment, checked against what is wanted. Fragments that moved meanwhile are followed.
     async fn run_of_segment(&self, wanted: &[Wanted]) -> Result<Vec<Vec<u8>>, ReadError> {
         let Some(first) = wanted.first() else { return Ok(Vec::new()) };
         let placement = self.placement(first.place.segment).await?;
-        let loaded = self.load(&placement, first.kind).await?;
-        let mut items = Vec::with_capacity(wanted.len());
-        for wanted in wanted {
-            let found = loaded.footer.find(wanted.place.index, wanted.kind, &wanted.id);
-            items.push(*found.ok_or(ReadError::WrongPlace { place: wanted.place, id: wanted.id })?);
+        let failed = match self.run_placed(&placement, wanted).await {
+            Err(error @ ReadError::Range(RangeError::Unavailable { .. })) => error,
+            read => return read,
+        };
+        match self.placements.find_anew(self, &placement).await {
+            Some(moved) => self.run_placed(&moved, wanted).await,
+            None => Err(failed),
         }
-        if loaded.whole.is_some() {
-            let opened = items.iter().map(|item| self.open_loaded(&placement, &loaded, item));
-            if let Some(plains) = opened.collect::<Result<Option<Vec<_>>, _>>()? {
-                return Ok(plains);
-            }
+    }
+
+    async fn run_placed(
+        &self,
+        placement: &Arc<SegmentPlacement>,
+        wanted: &[Wanted],
+    ) -> Result<Vec<Vec<u8>>, ReadError> {
+        let Some(first) = wanted.first() else { return Ok(Vec::new()) };
+        let loaded = self.load(placement, first.kind).await?;
+        let items: Vec<Item> =
+            wanted.iter().map(|wanted| wanted.find(&loaded.footer)).collect::<Result<_, _>>()?;
+        if let Some(plains) = self.open_loaded(placement, &loaded, &items)? {
+            return Ok(plains);
         }
-        self.run(&placement, &items).await
+        let mut plains = Vec::with_capacity(items.len());
+        let mut rest = &items[..];
+        while !rest.is_empty() {
+            let (run, later) = rest.split_at(run_len(rest));
+            plains.extend(self.run(placement, run).await?);
+            rest = later;
+        }
+        Ok(plains)
     }
 
     /// Reads items in any order; neighbours share a request. The answers are in the order of `wanted`.
@@ -286,33 +347,35 @@ impl Reader {
         if let [_one] = wanted {
             return self.run_of_segment(wanted).await;
         }
-        let mut order: Vec<usize> = (0..wanted.len()).collect();
-        order.sort_by_key(|at| wanted[*at].place);
-        order.dedup_by_key(|at| wanted[*at].place);
-        let mut tasks: JoinSet<Result<Vec<(Place, Vec<u8>)>, ReadError>> = JoinSet::new();
+        let mut order = wanted.to_vec();
+        order.sort_unstable();
+        // Two items that a wrong layout puts in one place stay two: each is checked for itself.
+        order.dedup();
+        type Plains = Vec<(Wanted, Vec<u8>)>;
+        let mut tasks: JoinSet<Result<Plains, ReadError>> = JoinSet::new();
         let mut rest = &order[..];
         while !rest.is_empty() {
-            let run = neighbours(rest.iter().map(|at| wanted[*at].place));
+            let run = neighbours(rest.iter().map(|wanted| wanted.place));
             let (now, later) = rest.split_at(run.min(METADATA_RUN_ITEMS_MAX));
             rest = later;
-            let run: Vec<Wanted> = now.iter().map(|at| wanted[*at]).collect();
-            let (reader, requests) = (Arc::clone(self), Arc::clone(&self.metadata_requests));
+            let (run, reader, requests) =
+                (now.to_vec(), Arc::clone(self), Arc::clone(&self.metadata_requests));
             tasks.spawn(async move {
                 let _permit = requests.acquire().await.map_err(|_closed| ReadError::Stopped)?;
                 let plains = reader.run_of_segment(&run).await?;
-                Ok(run.iter().map(|wanted| wanted.place).zip(plains).collect())
+                Ok(run.into_iter().zip(plains).collect())
             });
         }
-        let mut found: BTreeMap<Place, Vec<u8>> = BTreeMap::new();
+        let mut found: BTreeMap<Wanted, Vec<u8>> = BTreeMap::new();
         while let Some(run) = tasks.join_next().await {
             found.extend(run.map_err(|_stopped| ReadError::Stopped)??);
         }
-        Ok(wanted.iter().map(|wanted| found[&wanted.place].clone()).collect())
+        Ok(wanted.iter().map(|wanted| found[wanted].clone()).collect())
     }
 
     /// A named item behind a link, as the owner linked it.
     pub(crate) async fn linked(self: &Arc<Self>, link: &Link, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
-        let wanted = Wanted { place: link.place, kind: ItemKind::Named, id: *id };
+        let wanted = Wanted::named(*id, link.place, ITEM_PLAIN_BYTES_MAX);
         let plain = self.run_of_segment(&[wanted]).await?.pop().expect("one item gives one plaintext");
         link.check(&plain)?;
         Ok(plain)
@@ -322,23 +385,53 @@ impl Reader {
     pub(crate) async fn chunks(
         self: &Arc<Self>,
         first: Place,
-        ids: &[ChunkId],
+        chunks: &[ChunkRef],
     ) -> Result<Vec<Vec<u8>>, ReadError> {
-        let wanted: Vec<Wanted> = ids
-            .iter()
-            .zip(first.index..)
-            .map(|(id, index)| Wanted {
-                place: Place { segment: first.segment, index },
-                kind: ItemKind::Chunk,
-                id: *id,
-            })
-            .collect();
+        let places = (first.index..).map(|index| Place { segment: first.segment, index });
+        let wanted: Vec<Wanted> =
+            chunks.iter().zip(places).map(|(chunk, place)| Wanted::chunk(chunk, place)).collect();
         self.run_of_segment(&wanted).await
     }
 }
 
-/// Neighbouring metadata items fetched at once: pages of some 16 KiB each.
-const METADATA_RUN_ITEMS_MAX: usize = 64;
+/// Whether an item needs more than its seal to be believed.
+fn is_metadata(kind: ItemKind) -> bool {
+    match kind {
+        ItemKind::Chunk => false,
+        ItemKind::Page | ItemKind::Named => true,
+    }
+}
+
+/// Opens an item that lies in `bytes`, of which the first has the offset `start` in the segment.
+fn open_item(
+    keys: &SealKeys,
+    opener: &mut Opener,
+    item: &Item,
+    bytes: &[u8],
+    start: u32,
+) -> Result<Vec<u8>, Unopened> {
+    let at = item.offset - start;
+    let end = usize_of(at).saturating_add(usize_of(item.sealed_len));
+    let sealed = bytes.get(usize_of(at)..end).unwrap_or_default();
+    let mut plain = Vec::with_capacity(usize_of(item.plain_len));
+    match opener.open(keys, item, sealed, &mut plain) {
+        Ok(()) => Ok(plain),
+        Err(error) => {
+            let at = u64::from(at);
+            Err(Unopened { at: at..at + u64::from(item.sealed_len), why: error.to_string() })
+        }
+    }
+}
+
+/// How many items at the front fit into one request; at least one.
+fn run_len(items: &[Item]) -> usize {
+    let mut bytes = 0;
+    let fits = items.iter().take_while(|item| {
+        bytes += u64::from(item.sealed_len);
+        bytes <= RUN_BYTES_MAX
+    });
+    fits.count().max(1)
+}
 
 /// How many places at the front follow one another in one segment.
 fn neighbours(mut places: impl Iterator<Item = Place>) -> usize {
@@ -356,9 +449,4 @@ fn neighbours(mut places: impl Iterator<Item = Place>) -> usize {
 
 pub(crate) fn usize_of(value: u32) -> usize {
     usize::try_from(value).expect("32 bits fit an index on every machine that this runs on")
-}
-
-/// A page together with where its children are.
-pub(crate) fn page_wanted(place: Place, id: PageId) -> Wanted {
-    Wanted { place, kind: ItemKind::Page, id }
 }

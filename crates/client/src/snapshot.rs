@@ -7,7 +7,7 @@ use seedbank_formats::path::TreePath;
 use seedbank_formats::place::Place;
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::receipt::SignedError;
-use seedbank_formats::seal::ItemKind;
+use seedbank_formats::seal::ITEM_PLAIN_BYTES_MAX;
 use seedbank_formats::tree::Entry;
 use seedbank_formats::version::{Version, version_item_id};
 use seedbank_formats::{PublicKey, VersionId};
@@ -82,7 +82,7 @@ impl Snapshot {
         place: Place,
         root: ChildPlace,
     ) -> Result<Snapshot, SnapshotError> {
-        let wanted = Wanted { place, kind: ItemKind::Named, id: version_item_id(&id) };
+        let wanted = Wanted::named(version_item_id(&id), place, ITEM_PLAIN_BYTES_MAX);
         let bytes = reader.items(&[wanted]).await?.pop().expect("one item was asked for");
         let checked = Version::check(&bytes);
         let (found, version) = checked.map_err(|reason| SnapshotError::Signature { id, reason })?;
@@ -98,7 +98,7 @@ impl Snapshot {
     /// All entries in order.
     #[must_use]
     pub fn entries(&self, reader: &Arc<Reader>) -> Listing {
-        Listing(EntryWalk::new(reader, self.version.tree.page, self.root))
+        Listing(EntryWalk::new(reader, &self.version.tree, self.root))
     }
 
     /// Placements of every segment that holds something of this version, pages included. Reads the whole tree and all
@@ -107,15 +107,16 @@ impl Snapshot {
     /// # Errors
     /// [`ReadError`].
     pub async fn segments(&self, reader: &Arc<Reader>) -> Result<Vec<Arc<SegmentPlacement>>, ReadError> {
-        let mut numbers = BTreeSet::from([self.root.page.segment, self.root.layout.segment]);
-        let mut entries = EntryWalk::new(reader, self.version.tree.page, self.root);
+        let mut numbers = BTreeSet::new();
+        let mut entries = EntryWalk::new(reader, &self.version.tree, self.root);
         while let Some(located) = entries.next().await? {
-            numbers.extend(located.pages().flat_map(|place| [place.page.segment, place.layout.segment]));
-            let mut chunks = located.chunks(reader, 0);
-            while let Some((_, place)) = chunks.next().await? {
-                numbers.insert(place.segment);
+            let mut chunks = located.chunks(reader, 0..u64::MAX);
+            while let Some(chunk) = chunks.next().await? {
+                numbers.insert(chunk.place.segment);
             }
+            numbers.extend(chunks.page_segments());
         }
+        numbers.extend(entries.page_segments());
         let mut placements = Vec::with_capacity(numbers.len());
         for number in numbers {
             placements.push(reader.placement(number).await?);
@@ -129,7 +130,7 @@ impl Snapshot {
         reader: &Arc<Reader>,
         path: &TreePath,
     ) -> Result<LocatedEntry, ReadError> {
-        let found = walk::find(reader, self.version.tree.page, self.root, path).await?;
+        let found = walk::find(reader, &self.version.tree, self.root, path).await?;
         let located = found.ok_or_else(|| ReadError::NoSuchPath(path.to_string()))?;
         match located.entry {
             Entry::File { .. } => Ok(located),

@@ -385,8 +385,18 @@ impl TreePage {
         }
     }
 
-    /// Whether this page is what `child` says, and ends before `upper`.
-    fn check_below(&self, level: u8, child: &TreeChild, upper: Option<&TreePath>) -> Result<(), DecodeError> {
+    /// Checks a page that was read for `child` of the page above: that it is of `level`, which is one below that page's,
+    /// that it has the paths and sums which `child` says, and that it ends before `upper`, the first path of what comes
+    /// after `child` if anything does.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is another: its author wrote it like this.
+    pub fn check_below(
+        &self,
+        level: u8,
+        child: &TreeChild,
+        upper: Option<&TreePath>,
+    ) -> Result<(), DecodeError> {
         let invalid = |reason| Err(DecodeError::Invalid { format: TreeShape::NAME, reason });
         if self.level() != level {
             return invalid("a page is not of the level below its parent");

@@ -119,7 +119,8 @@ impl OpenedHead {
         let epoch = head.head.epoch();
         let body = head.head.open(keys.seal_keys(epoch).ok_or(ReadError::NoKey(epoch))?)?;
         network.hint(&body.hints);
-        let reader = Reader::new(Arc::clone(network), keys.clone(), Placements::of_head(&body));
+        let placements = Placements::of_head(&body, head.head.sequence());
+        let reader = Reader::new(Arc::clone(network), keys.clone(), placements);
         let bytes = reader.linked(&body.checkpoint, &checkpoint_id()).await?;
         let checkpoint = Checkpoint::decode(&bytes).map_err(ReadError::from)?;
         Ok(OpenedHead { head, body, checkpoint, reader })

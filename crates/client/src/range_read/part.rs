@@ -1,0 +1,534 @@
+//! One range of one fragment: an exchange, the bytes of its answers, and what they are worth.
+//!
+//! No request is made here: [`super::Reading`] sends what the exchange asks for and reports what comes back. Bytes are
+//! *offered* one after another: plain ones that nobody has checked, ones with a proof, decoded ones. Whether they open
+//! is the caller's to say, and the exchange hears of it only then.
+//!
+//! While a part waits for room for the sources of its decode, its clock stands still: nobody is slow who was not asked.
+
+use super::fragment_len;
+use crate::network::{Finding, Network};
+use bytes::Bytes;
+use seedbank_erasure::Decoder;
+use seedbank_formats::placement::SegmentPlacement;
+use seedbank_formats::receipt::Answer as Signed;
+use seedbank_formats::{FragmentId, PublicKey, slice};
+use seedbank_protocol::messages::ProblemCode;
+use seedbank_protocol::moment::Moment;
+use seedbank_protocol::read_exchange::{
+    Answer, Check, Mode, ReadExchange, ReadFailed, ReadFailure, ReadHedge, ReadOutcome, ReadOutput, ReadPlan,
+    RequestId, Source, Verdict,
+};
+use seedbank_transport::{CallError, Proof};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+
+/// What a request came to.
+pub(super) enum Answered {
+    Plain(Bytes),
+    Proven(Proof),
+}
+
+/// A provider's signed word that speaks against it.
+pub(super) struct Evidence {
+    index: usize,
+    statement: Bytes,
+    slice: Bytes,
+}
+
+/// Whether a part has more to offer than what was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rejected {
+    /// Something else is on its way, or everything has failed: the exchange says which.
+    More,
+    /// This was its last word.
+    Final,
+}
+
+/// Bytes to be judged.
+enum Offer {
+    /// From the holder of the wanted bytes, whose request waits for the judgement.
+    Asked { request: RequestId, provider: PublicKey, mode: Mode, bytes: Bytes },
+    /// Decoded from proven sources: the exchange's own last word.
+    Decoded(Bytes),
+}
+
+impl Offer {
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Offer::Asked { bytes, .. } | Offer::Decoded(bytes) => bytes,
+        }
+    }
+}
+
+/// Plain bytes that did not open.
+struct Refused {
+    provider: PublicKey,
+    bytes: Bytes,
+    /// Whether no other part could have been the wrong one.
+    alone: bool,
+}
+
+struct Request {
+    source: Source,
+    mode: Mode,
+    sent: Option<(AbortHandle, Moment)>,
+}
+
+/// Room for the sources of a decode.
+enum Room {
+    /// Nothing is decoded.
+    Unasked,
+    Waiting {
+        since: Moment,
+        task: Option<AbortHandle>,
+        requests: Vec<RequestId>,
+    },
+    /// Kept as long as the sources are.
+    Have {
+        _room: OwnedSemaphorePermit,
+    },
+}
+
+pub(super) struct Part {
+    placement: Arc<SegmentPlacement>,
+    index: usize,
+    range: Range<u64>,
+    exchange: ReadExchange,
+    open: BTreeMap<RequestId, Request>,
+    /// Proven ranges of other fragments.
+    sources: BTreeMap<RequestId, Bytes>,
+    room: Room,
+    /// How long the clock has stood still.
+    paused: Duration,
+    /// Bytes to try, the first first.
+    offers: VecDeque<Offer>,
+    refused: Vec<Refused>,
+    /// Verdicts without a signed word: they count once it is known that the provider was wrong.
+    rumours: Vec<(PublicKey, Verdict)>,
+    /// The right bytes, once they are known.
+    truth: Option<Bytes>,
+    /// What did not open although it was proven to be what was written.
+    written_wrong: Option<String>,
+    failed: Option<ReadFailed>,
+    abandoned: bool,
+}
+
+impl Part {
+    /// `None` when the placement has no such fragment.
+    pub(super) fn new(
+        network: &Network,
+        placement: &Arc<SegmentPlacement>,
+        index: usize,
+        range: Range<u64>,
+        check: Check,
+    ) -> Option<Part> {
+        let plan = plan(network, placement, index, range.end - range.start, check)?;
+        Some(Part {
+            placement: Arc::clone(placement),
+            index,
+            range,
+            exchange: ReadExchange::new(plan, network.now()),
+            open: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            room: Room::Unasked,
+            paused: Duration::ZERO,
+            offers: VecDeque::new(),
+            refused: Vec::new(),
+            rumours: Vec::new(),
+            truth: None,
+            written_wrong: None,
+            failed: None,
+            abandoned: false,
+        })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    pub(super) fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// The bytes to try next. They stay the same until they are rejected.
+    pub(super) fn offered(&self) -> Option<&Bytes> {
+        self.offers.front().map(Offer::bytes)
+    }
+
+    /// Whether what it offers is not proven.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.offers.front(), Some(Offer::Asked { mode: Mode::Plain, .. }))
+    }
+
+    pub(super) fn failed(&self) -> Option<&ReadFailed> {
+        self.failed.as_ref()
+    }
+
+    /// What was proven to be as it was written and did not open.
+    pub(super) fn written_wrong(&self) -> Option<&str> {
+        self.written_wrong.as_deref()
+    }
+
+    /// Whether nothing is to be expected of it any more, not even blame.
+    pub(super) fn is_over(&self) -> bool {
+        self.abandoned || self.exchange.is_over()
+    }
+
+    /// The exchange's clock.
+    fn now(&self, now: Moment) -> Moment {
+        let now = match &self.room {
+            Room::Waiting { since, .. } => *since,
+            Room::Unasked | Room::Have { .. } => now,
+        };
+        Moment(now.0.saturating_sub(self.paused))
+    }
+
+    /// When it wants to look at the time again.
+    pub(super) fn wake(&self) -> Option<Moment> {
+        match self.room {
+            Room::Waiting { .. } => None,
+            // Bytes are there and wait for other parts: no reason to ask for more of them.
+            Room::Unasked if !self.offers.is_empty() => None,
+            // Room for a decode is not to be held longer than needed.
+            Room::Unasked | Room::Have { .. } => Some(self.exchange.poll_timeout()?.plus(self.paused)),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Moment) {
+        if self.wake().is_some_and(|wake| wake <= now) {
+            self.exchange.handle_timeout(self.now(now));
+        }
+    }
+
+    pub(super) fn poll_output(&mut self) -> Option<ReadOutput> {
+        if self.abandoned { None } else { self.exchange.poll_output() }
+    }
+
+    fn fragment_id(&self, index: usize) -> FragmentId {
+        self.placement.fragments[index].id
+    }
+
+    /// Whether a fragment's bytes are the wanted ones as they are.
+    fn is_wanted(&self, index: usize) -> bool {
+        self.placement.scheme.is_copies() || index == self.index
+    }
+
+    /// The exchange has asked for something.
+    pub(super) fn asked(&mut self, request: RequestId, provider: PublicKey, index: usize, mode: Mode) {
+        self.open.insert(request, Request { source: Source { index, provider }, mode, sent: None });
+    }
+
+    pub(super) fn question(&self, request: RequestId) -> Option<(Source, Mode)> {
+        self.open.get(&request).map(|open| (open.source, open.mode))
+    }
+
+    pub(super) fn sent(&mut self, request: RequestId, task: AbortHandle, now: Moment) {
+        if let Some(open) = self.open.get_mut(&request) {
+            open.sent = Some((task, now));
+        }
+    }
+
+    /// Ends a request; says whom it went to and how long that one has had, if it was sent at all.
+    pub(super) fn cancel(&mut self, request: RequestId, now: Moment) -> Option<(PublicKey, Duration)> {
+        let cancelled = self.open.remove(&request)?;
+        let (task, since) = cancelled.sent?;
+        task.abort();
+        Some((cancelled.source.provider, now.since(since)))
+    }
+
+    /// Whether a request is for one of the sources of a decode.
+    pub(super) fn is_source(&self, request: RequestId) -> bool {
+        self.open.get(&request).is_some_and(|open| !self.is_wanted(open.source.index))
+    }
+
+    pub(super) fn is_roomy(&self) -> bool {
+        matches!(self.room, Room::Have { .. })
+    }
+
+    /// How much room to wait for before this source is asked, unless there is some or it is waited for already.
+    pub(super) fn wants_room(&mut self, request: RequestId, now: Moment) -> Option<u64> {
+        match &mut self.room {
+            Room::Unasked => {
+                self.room = Room::Waiting { since: now, task: None, requests: vec![request] };
+                Some(self.len().saturating_mul(self.placement.scheme.data() as u64))
+            }
+            Room::Waiting { requests, .. } => {
+                requests.push(request);
+                None
+            }
+            Room::Have { .. } => None,
+        }
+    }
+
+    pub(super) fn waits_for_room(&mut self, waiting: AbortHandle) {
+        if let Room::Waiting { task, .. } = &mut self.room {
+            *task = Some(waiting);
+        }
+    }
+
+    /// There is room: the requests that were waiting for it, but for those that nobody wants any more.
+    pub(super) fn has_room(&mut self, room: OwnedSemaphorePermit, now: Moment) -> Vec<RequestId> {
+        match &mut self.room {
+            Room::Waiting { since, requests, .. } => {
+                self.paused += now.since(*since);
+                let requests = std::mem::take(requests);
+                self.room = Room::Have { _room: room };
+                requests
+            }
+            Room::Unasked | Room::Have { .. } => Vec::new(),
+        }
+    }
+
+    /// Takes an answer. What it gives is to be carried out with the outputs that follow from it.
+    pub(super) fn answered(
+        &mut self,
+        request: RequestId,
+        result: Result<Answered, CallError>,
+        now: Moment,
+    ) -> Option<Evidence> {
+        // Cancelled just before it came.
+        let Request { source, mode, .. } = self.open.remove(&request)?;
+        let now = self.now(now);
+        let bytes = match result {
+            Ok(Answered::Plain(bytes)) => bytes,
+            Ok(Answered::Proven(proof)) => match self.check(source, &proof) {
+                Ok(bytes) => bytes,
+                Err(answer) => {
+                    self.exchange.handle_answer(request, answer, now);
+                    let (statement, slice) = (proof.statement.bytes, proof.slice);
+                    return Some(Evidence { index: source.index, statement, slice });
+                }
+            },
+            Err(error) => {
+                self.exchange.handle_failure(request, failure(&error), now);
+                return None;
+            }
+        };
+        if !self.is_wanted(source.index) {
+            self.sources.insert(request, bytes);
+            self.exchange.handle_answer(request, Answer::Right, now);
+        } else if let Some(truth) = &self.truth {
+            // A question of blame, answered after the bytes were found elsewhere.
+            let answer = if *truth == bytes { Answer::Right } else { Answer::Unopened };
+            self.exchange.handle_answer(request, answer, now);
+        } else {
+            self.offers.push_back(Offer::Asked { request, provider: source.provider, mode, bytes });
+        }
+        None
+    }
+
+    /// The proven bytes, or what the answer amounts to.
+    fn check(&self, source: Source, proof: &Proof) -> Result<Bytes, Answer> {
+        match proof.statement.answer {
+            Signed::Rotten => Err(Answer::Rotten),
+            Signed::Absent => Err(Answer::Absent),
+            Signed::Slice(_) => {
+                let id = self.fragment_id(source.index);
+                slice::verify(&id, fragment_len(&self.placement), &self.range, &proof.slice)
+                    .map(Bytes::from)
+                    .map_err(|_wrong| Answer::Contradicted)
+            }
+        }
+    }
+
+    /// What is offered opened.
+    pub(super) fn accept(&mut self, now: Moment) {
+        let Some(offer) = self.offers.pop_front() else { return };
+        self.offers.clear();
+        self.truth = Some(offer.bytes().clone());
+        if let Offer::Asked { request, .. } = offer {
+            self.exchange.handle_answer(request, Answer::Right, self.now(now));
+        }
+    }
+
+    /// What is offered did not open, and this part is in question, `alone` or with others.
+    pub(super) fn reject(&mut self, alone: bool, why: &str, now: Moment) -> Rejected {
+        let now = self.now(now);
+        match self.offers.pop_front() {
+            Some(Offer::Asked { request, provider, mode: Mode::Plain, bytes }) => {
+                self.refused.push(Refused { provider, bytes, alone });
+                self.exchange.handle_answer(request, Answer::Unopened, now);
+                Rejected::More
+            }
+            Some(Offer::Asked { request, mode: Mode::Proven, .. }) => {
+                self.written_wrong = Some(why.to_owned());
+                self.exchange.handle_answer(request, Answer::Unopened, now);
+                Rejected::More
+            }
+            Some(decoded @ Offer::Decoded(_)) => {
+                self.offers.push_front(decoded);
+                Rejected::Final
+            }
+            None => Rejected::Final,
+        }
+    }
+
+    /// The exchange has the bytes. Says whether they had to be decoded.
+    pub(super) fn done(&mut self, outcome: &ReadOutcome) -> bool {
+        match outcome {
+            ReadOutcome::Direct { .. } => false,
+            ReadOutcome::Decode { sources } => {
+                let bytes = self.decode(sources);
+                self.truth = Some(bytes.clone());
+                self.offers.push_front(Offer::Decoded(bytes));
+                true
+            }
+        }
+    }
+
+    fn decode(&self, sources: &[(usize, RequestId)]) -> Bytes {
+        let indices: Vec<usize> = sources.iter().map(|(index, _)| *index).collect();
+        let bytes: Vec<&[u8]> = sources.iter().map(|(_, request)| &self.sources[request][..]).collect();
+        let mut decoded = vec![0; bytes.first().map_or(0, |bytes| bytes.len())];
+        Decoder::new(self.placement.scheme, &indices, &[self.index])
+            .expect("the exchange gives k distinct sources, and the wanted one is not among them")
+            .decode(&bytes, &mut [&mut decoded])
+            .expect("proven ranges have the length that was asked for");
+        Bytes::from(decoded)
+    }
+
+    /// The exchange has a verdict; gives what is to be told of it now.
+    pub(super) fn verdict(
+        &mut self,
+        provider: PublicKey,
+        verdict: Verdict,
+        evidence: Option<&Evidence>,
+    ) -> Option<Finding> {
+        match verdict {
+            Verdict::Suspect | Verdict::Evasive => {
+                self.rumours.push((provider, verdict));
+                None
+            }
+            Verdict::Liar { .. } | Verdict::Rotten | Verdict::Absent | Verdict::WriterFault => {
+                Some(self.finding(provider, verdict, evidence))
+            }
+        }
+    }
+
+    fn finding(&self, provider: PublicKey, verdict: Verdict, evidence: Option<&Evidence>) -> Finding {
+        Finding {
+            provider,
+            fragment: self.fragment_id(evidence.map_or(self.index, |evidence| evidence.index)),
+            range: self.range(),
+            verdict,
+            statement: evidence.map(|evidence| evidence.statement.clone()),
+            slice: evidence.map(|evidence| evidence.slice.clone()),
+        }
+    }
+
+    /// After the exchange's outputs: gives back room that is not needed any more, and tells what is certain by now.
+    pub(super) fn settle(&mut self, now: Moment) -> Vec<Finding> {
+        let decodes = self.open.values().any(|open| !self.is_wanted(open.source.index));
+        if !decodes {
+            self.sources.clear();
+            match std::mem::replace(&mut self.room, Room::Unasked) {
+                Room::Waiting { since, task, .. } => {
+                    self.paused += now.since(since);
+                    task.iter().for_each(AbortHandle::abort);
+                }
+                Room::Unasked | Room::Have { .. } => {}
+            }
+        }
+        if self.truth.is_some() { self.tell_rumours() } else { Vec::new() }
+    }
+
+    /// Rumours about whoever was wrong. Plain bytes that were right all along say nothing against their provider: the
+    /// wrong ones were another part's.
+    fn tell_rumours(&mut self) -> Vec<Finding> {
+        let rumours = std::mem::take(&mut self.rumours);
+        let was_wrong = |provider: &PublicKey| {
+            let refused = self.refused.iter().find(|refused| refused.provider == *provider);
+            refused.is_none_or(|refused| match &self.truth {
+                Some(truth) => refused.bytes != *truth,
+                None => refused.alone,
+            })
+        };
+        let wrong = rumours.into_iter().filter(|(provider, _)| was_wrong(provider));
+        wrong.map(|(provider, verdict)| self.finding(provider, verdict, None)).collect()
+    }
+
+    pub(super) fn fail(&mut self, failed: ReadFailed) {
+        self.failed = Some(failed);
+    }
+
+    /// There is nothing to wait for, though bytes are missing.
+    pub(super) fn stall(&mut self) {
+        let needed = self.placement.scheme.data();
+        self.failed.get_or_insert_with(|| ReadFailed { usable: 0, needed, reasons: Vec::new() });
+        self.abandoned = true;
+    }
+
+    /// The read failed: what is known all the same.
+    pub(super) fn give_up(&mut self) -> Vec<Finding> {
+        self.offers.clear();
+        self.tell_rumours()
+    }
+
+    /// Ends what is not just a question of blame.
+    pub(super) fn drop_unfinished(&mut self) {
+        if self.truth.is_none() {
+            self.abandoned = true;
+            let open = std::mem::take(&mut self.open);
+            open.values().filter_map(|open| open.sent.as_ref()).for_each(|(task, _)| task.abort());
+            self.sources.clear();
+            self.room = Room::Unasked;
+        }
+    }
+}
+
+/// Whom to ask, in which order, and when to ask others as well. `None` when the placement has no such fragment.
+fn plan(
+    network: &Network,
+    placement: &SegmentPlacement,
+    index: usize,
+    bytes: u64,
+    check: Check,
+) -> Option<ReadPlan> {
+    let scheme = placement.scheme;
+    let mut sources: Vec<Source> = placement
+        .fragments
+        .iter()
+        .enumerate()
+        .filter_map(|(index, fragment)| Some(Source { index, provider: fragment.holder? }))
+        .collect();
+    let is_lost = |source: &Source| network.is_lost(&source.provider, &placement.fragments[source.index].id);
+    let is_direct = |source: &Source| scheme.is_copies() || source.index == index;
+    let now = network.now();
+    let latency = network.latency();
+    latency.rank(&mut sources, |source| source.provider, bytes, now);
+    sources.sort_by_cached_key(is_lost);
+    let direct = sources.iter().find(|source| is_direct(source)).map(|source| source.provider);
+    let others = sources.iter().map(|source| source.provider).filter(|provider| Some(*provider) != direct);
+    let others: Vec<PublicKey> = others.collect();
+    let delay = |provider: &PublicKey| latency.hedge_delay(provider, &others, bytes, now);
+    let first = direct.as_ref().map_or_else(Duration::default, delay);
+    let next = others.first().map_or(first, delay);
+    let hedge = ReadHedge { first, next };
+    let usable = sources.iter().filter(|source| !is_direct(source) && !is_lost(source)).count();
+    let is_known_lost = sources.iter().find(|source| is_direct(source)).is_some_and(is_lost);
+    // A holder that was found without it is not asked again, as long as others are enough.
+    if is_known_lost && !scheme.is_copies() && usable >= scheme.data() {
+        return ReadPlan::around(scheme, index, &sources, check, hedge).ok();
+    }
+    ReadPlan::new(scheme, index, &sources, check, hedge).ok()
+}
+
+/// What a failed call means for the exchange.
+fn failure(error: &CallError) -> ReadFailure {
+    match error {
+        CallError::Unreachable { .. } | CallError::WrongPeer { .. } | CallError::WrongVersion { .. } => {
+            ReadFailure::Unreachable
+        }
+        CallError::Refused { problem, .. } => match problem.code {
+            ProblemCode::NotFound | ProblemCode::Rotten => ReadFailure::Missing,
+            _ => ReadFailure::Refused,
+        },
+        CallError::Slow { .. } => ReadFailure::Slow,
+        CallError::Malformed { .. } => ReadFailure::Garbled,
+    }
+}
