@@ -1,0 +1,129 @@
+//! Providers go away: what is left is enough or it is not, and either is known soon.
+
+use super::provider::Conduct;
+use super::world::{Reading, World};
+use super::writer::{Writer, copies, file, moved};
+use seedbank_client::RangeError;
+use seedbank_client::dataset::Visibility;
+use seedbank_client::pull::CatError;
+use seedbank_client::reader::ReadError;
+use seedbank_erasure::Scheme;
+use seedbank_formats::layout::LayoutPage;
+use seedbank_formats::placement::SegmentPlacement;
+use seedbank_formats::tree::Content;
+use seedbank_testkit::ByteStream;
+use std::time::{Duration, Instant};
+
+/// Far above what refused connections take, and far below every deadline of the transport.
+const SOON: Duration = Duration::from_secs(5);
+
+fn is_unavailable<T>(read: &Result<T, CatError>) -> bool {
+    matches!(read, Err(CatError::Read(ReadError::Range(RangeError::Unavailable { .. }))))
+}
+
+/// Reads everything, and pieces of it.
+async fn reads_all(reading: &Reading, file: &[u8]) {
+    assert!(reading.cat("big.bin", 0..u64::MAX).await.unwrap() == file);
+    let (mut dice, size) = (ByteStream::new(5), file.len() as u64);
+    for _ in 0..10 {
+        let start = dice.below(size);
+        let end = (start + 1 + dice.below(150_000)).min(size);
+        let read = reading.cat("big.bin", start..end).await.unwrap();
+        assert!(read[..] == file[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_four_of_eight_fragments_give_everything_back() {
+    let mut world = World::start(4, 8, Visibility::Private).await;
+    let file = ByteStream::bytes(11, 2_500_000);
+    let pushed = world.push_files(&[("big.bin", &file)]).await;
+    let segment = world.read(pushed.version).await.data_segment(&world).await;
+    // Two data fragments, then a parity fragment, then all but exactly k.
+    for (gone, index) in [(1, 0), (2, 2), (3, 5), (4, 3)] {
+        world.kill(segment.holder(index)).await;
+        let reading = world.read(pushed.version).await;
+        reads_all(&reading, &file).await;
+        assert!(reading.moved().decodes > 0, "{gone} gone");
+        assert!(reading.network.findings().is_empty(), "to be gone is no lie");
+    }
+    world.kill(segment.holder(1)).await;
+    let begun = Instant::now();
+    let reading = world.read(pushed.version).await;
+    let read = reading.cat("big.bin", 0..u64::MAX).await;
+    assert!(is_unavailable(&read), "{read:?}");
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_are_read_while_one_is_left() {
+    let mut world = World::start(4, 8, Visibility::Public).await;
+    let pushed = world.push_files(&[("big.bin", b"a short file")]).await;
+    let segments = {
+        let reading = world.read(pushed.version).await;
+        reading.snapshot.segments(&reading.reader).await.unwrap()
+    };
+    assert!(segments.iter().all(|segment| segment.scheme == copies()));
+    // Any four providers may go: five hold each segment.
+    for provider in 0..4 {
+        let key = world.providers[provider].key();
+        world.kill(key).await;
+        let reading = world.read(pushed.version).await;
+        assert_eq!(reading.cat("big.bin", 0..100).await.unwrap(), b"a short file");
+        assert_eq!(reading.moved().decodes, 0);
+    }
+}
+
+/// A file in one segment, whose metadata lies in copies with all providers that are left.
+fn one_file<'w>(world: &'w World, bytes: &[u8]) -> (Writer<'w>, SegmentPlacement, Reading) {
+    let mut writer = Writer::new(world);
+    let mut draft = writer.draft();
+    let chunks: Vec<_> = bytes.chunks(100_000).map(|chunk| draft.chunk(chunk)).collect();
+    let placement = writer.store(draft, Scheme::new(4, 8).unwrap());
+    let layout = LayoutPage::describe(chunks.iter().map(|(_, place)| *place), []);
+    let content = Content::Chunks(chunks.iter().map(|(chunk, _)| *chunk).collect());
+    let reading = writer.version(vec![("big.bin", file(bytes.len() as u64, content))], &layout);
+    (writer, placement, reading)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_without_a_holder_are_read_around() {
+    let world = World::start(4, 8, Visibility::Private).await;
+    let bytes = ByteStream::bytes(12, 1_500_000);
+    let (writer, placement, reading) = one_file(&world, &bytes);
+    let mut holders: Vec<_> = placement.fragments.iter().map(|fragment| fragment.holder).collect();
+    for gone in [0, 3, 4, 6] {
+        holders[gone] = None;
+    }
+    writer.placed.put(moved(&placement, &holders));
+    assert!(reading.cat("big.bin", 0..u64::MAX).await.unwrap() == bytes);
+    let before = reading.moved();
+    holders[7] = None;
+    writer.placed.put(moved(&placement, &holders));
+    let fresh = writer.read(reading.snapshot.version.tree, reading.snapshot.root);
+    let read = fresh.cat("big.bin", 0..10).await;
+    assert!(is_unavailable(&read), "{read:?}");
+    assert!(before.decodes > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_that_moved_after_they_were_looked_up_are_followed_once() {
+    let world = World::start(4, 8, Visibility::Private).await;
+    let bytes = ByteStream::bytes(13, 1_500_000);
+    let (writer, placement, reading) = one_file(&world, &bytes);
+    assert!(reading.cat("big.bin", 0..10).await.unwrap() == bytes[..10]);
+    // Five of eight fragments move to the next provider, and where they were they are no more.
+    let mut holders: Vec<_> = placement.fragments.iter().map(|fragment| fragment.holder).collect();
+    holders[..5].rotate_left(1);
+    let reader = world.keys.reader_key().unwrap().public();
+    for (fragment, holder) in placement.fragments[..5].iter().zip(&holders) {
+        let from = &world.provider(fragment.holder.unwrap()).shelf;
+        let kept = from.fragment(&fragment.id).unwrap();
+        world.provider(holder.unwrap()).shelf.keep(kept, seedbank_protocol::routes::Access::Reader(reader));
+        from.behave_about(Conduct::Absent, [fragment.id]);
+    }
+    let stale = reading.cat("big.bin", 0..u64::MAX).await;
+    assert!(is_unavailable(&stale), "the books say nothing new yet: {stale:?}");
+    writer.placed.put(moved(&placement, &holders));
+    assert!(reading.cat("big.bin", 0..u64::MAX).await.unwrap() == bytes);
+}
