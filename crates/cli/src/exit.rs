@@ -73,6 +73,7 @@ fn read_is_unverified(error: &ReadError) -> bool {
         ReadError::Range(RangeError::WriterFault { .. })
         | ReadError::Broken(_)
         | ReadError::WrongPlace { .. }
+        | ReadError::WrongLength { .. }
         | ReadError::WrongItem(_) => true,
         ReadError::Range(RangeError::Unavailable { .. } | RangeError::BrokenPlacement { .. })
         | ReadError::Placement(_)
