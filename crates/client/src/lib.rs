@@ -6,6 +6,7 @@
 //! `seedbank-stewardship`; this crate carries them out.
 
 mod coding;
+mod columns;
 mod commit;
 pub mod dataset;
 mod delivery;

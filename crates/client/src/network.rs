@@ -225,6 +225,11 @@ impl Network {
         }
     }
 
+    /// Whether a provider is taken to be down at this moment.
+    pub(crate) fn is_down(&self, provider: &PublicKey) -> bool {
+        self.latency().is_down(provider, self.now())
+    }
+
     /// Treats a provider as down for a while: it did not even greet.
     pub(crate) fn presume_down(&self, provider: &PublicKey) {
         let now = self.now();

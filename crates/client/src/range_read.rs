@@ -10,14 +10,16 @@
 
 mod part;
 
+use crate::columns::Columns;
 use crate::network::{Network, Tokens};
 use bytes::Bytes;
-use part::{Answered, Part, Rejected};
+use part::{Answered, Held, Part, Rejected};
 use seedbank_formats::SegmentNumber;
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_protocol::moment::Moment;
 use seedbank_protocol::read_exchange::{Check, Mode, ReadFailed, ReadOutput, RequestId};
 use seedbank_transport::CallError;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -65,15 +67,49 @@ pub(crate) struct Unopened {
 
 /// Reads bytes `range` of a segment and gives what `open` makes of them. With [`Check::Seal`], `open` must refuse bytes
 /// that are not exactly what was sealed: it is the check that lets a healthy read do without a proof.
+///
+/// A bulk read passes the `columns` that it shares with others: what has to be decoded is then decoded there.
 pub(crate) async fn read<T>(
-    network: &Arc<Network>,
-    tokens: &Tokens,
+    (network, tokens): (&Arc<Network>, &Arc<Tokens>),
     placement: &Arc<SegmentPlacement>,
     range: Range<u64>,
     check: Check,
+    columns: Option<&Arc<Columns>>,
     open: impl Fn(&[u8]) -> Result<T, Unopened>,
 ) -> Result<T, RangeError> {
-    Reading::new(network, tokens, placement, &range, check)?.run(open).await
+    let columns = columns.filter(|_| !placement.scheme.is_copies());
+    let reading = Reading::new(network, tokens, placement, &range, check, columns)?;
+    match reading.run(&open).await {
+        // What others have brought was proven, but so may be what a holder has: it is asked itself.
+        Err(RangeError::WriterFault { .. }) if columns.is_some() => {
+            Reading::new(network, tokens, placement, &range, check, None)?.run(&open).await
+        }
+        read => read,
+    }
+}
+
+/// Reads `columns` of all data fragments without asking the holder of fragment `index`: as many of them as can be had
+/// from their holders, and the rest decoded.
+pub(crate) async fn decode(
+    network: &Arc<Network>,
+    tokens: &Arc<Tokens>,
+    placement: &Arc<SegmentPlacement>,
+    index: usize,
+    columns: Range<u64>,
+) -> Result<BTreeMap<usize, Bytes>, ReadFailed> {
+    let part = Part::around(network, placement, index, columns);
+    let broken = || ReadFailed { usable: 0, needed: placement.scheme.data(), reasons: Vec::new() };
+    let mut reading = Reading::of_parts(network, tokens, placement, vec![part.ok_or_else(broken)?]);
+    reading.act(0);
+    loop {
+        if let Some(failed) = reading.parts[0].failed() {
+            return Err(failed.clone());
+        }
+        if let Some(columns) = reading.parts[0].take_columns() {
+            return Ok(columns);
+        }
+        reading.step().await;
+    }
 }
 
 /// The parts of a segment's range, by fragment.
@@ -112,25 +148,32 @@ enum Event {
         part: usize,
         room: OwnedSemaphorePermit,
     },
+    /// A part's bytes were decoded together with those of others, or can't be.
+    Columns {
+        part: usize,
+        result: Result<Bytes, ReadFailed>,
+    },
 }
 
 /// A range that is being read.
 struct Reading {
     network: Arc<Network>,
-    token: Option<Bytes>,
+    tokens: Arc<Tokens>,
     placement: Arc<SegmentPlacement>,
     /// By position in the range.
     parts: Vec<Part>,
+    columns: Option<Arc<Columns>>,
     events: JoinSet<Event>,
 }
 
 impl Reading {
     fn new(
         network: &Arc<Network>,
-        tokens: &Tokens,
+        tokens: &Arc<Tokens>,
         placement: &Arc<SegmentPlacement>,
         range: &Range<u64>,
         check: Check,
+        columns: Option<&Arc<Columns>>,
     ) -> Result<Reading, RangeError> {
         let broken = |why| RangeError::BrokenPlacement { segment: placement.number, why };
         if range.start >= range.end || range.end > u64::from(placement.sealed_len) {
@@ -141,19 +184,36 @@ impl Reading {
         }
         let mut parts = Vec::new();
         for (index, range) in split(placement, range) {
+            let known = columns.and_then(|columns| columns.known(placement, index, &range));
             let part = Part::new(network, placement, index, range, check);
-            parts.push(part.ok_or_else(|| broken("no such fragment"))?);
+            let mut part = part.ok_or_else(|| broken("no such fragment"))?;
+            if let Some(bytes) = known {
+                part.give(bytes);
+            }
+            parts.push(part);
         }
-        Ok(Reading {
-            network: Arc::clone(network),
-            token: tokens.get(),
-            placement: Arc::clone(placement),
-            parts,
-            events: JoinSet::new(),
-        })
+        let mut reading = Reading::of_parts(network, tokens, placement, parts);
+        reading.columns = columns.map(Arc::clone);
+        Ok(reading)
     }
 
-    async fn run<T>(mut self, open: impl Fn(&[u8]) -> Result<T, Unopened>) -> Result<T, RangeError> {
+    fn of_parts(
+        network: &Arc<Network>,
+        tokens: &Arc<Tokens>,
+        placement: &Arc<SegmentPlacement>,
+        parts: Vec<Part>,
+    ) -> Reading {
+        Reading {
+            network: Arc::clone(network),
+            tokens: Arc::clone(tokens),
+            placement: Arc::clone(placement),
+            parts,
+            columns: None,
+            events: JoinSet::new(),
+        }
+    }
+
+    async fn run<T>(mut self, open: &impl Fn(&[u8]) -> Result<T, Unopened>) -> Result<T, RangeError> {
         (0..self.parts.len()).for_each(|part| self.act(part));
         loop {
             if let Some(error) = self.failed() {
@@ -295,6 +355,10 @@ impl Reading {
                     self.send(part, request);
                 }
             }
+            Ok(Event::Columns { part, result }) => {
+                self.parts[part].has_columns(result, now);
+                self.act(part);
+            }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // A cancelled request has no answer, and the exchange does not wait for one.
             Err(_cancelled) => {}
@@ -339,22 +403,33 @@ impl Reading {
         found.into_iter().for_each(|finding| self.network.found(finding));
     }
 
-    /// Asks one of the sources of a decode, as soon as there is room for them.
+    /// Asks one of the sources of a decode as soon as there is room for them, or leaves it to the shared columns.
     fn ask_source(&mut self, part: usize, request: RequestId, now: Moment) {
-        let Some(bytes) = self.parts[part].wants_room(request, now) else {
-            if self.parts[part].is_roomy() {
-                self.send(part, request);
+        match self.parts[part].hold(request, now) {
+            Held::First(bytes) => {
+                let waiting = match &self.columns {
+                    None => {
+                        let room = self.network.decode_room(bytes);
+                        self.events.spawn(async move { Event::Room { part, room: room.await } })
+                    }
+                    Some(columns) => {
+                        let (network, tokens) = (Arc::clone(&self.network), Arc::clone(&self.tokens));
+                        let (index, range) = (self.parts[part].index(), self.parts[part].range());
+                        let placement = Arc::clone(&self.placement);
+                        let decoding = Arc::clone(columns).range(network, tokens, placement, index, range);
+                        self.events.spawn(async move { Event::Columns { part, result: decoding.await } })
+                    }
+                };
+                self.parts[part].waits_for(waiting);
             }
-            return;
-        };
-        let room = self.network.decode_room(bytes);
-        let waiting = self.events.spawn(async move { Event::Room { part, room: room.await } });
-        self.parts[part].waits_for_room(waiting);
+            Held::Another => {}
+            Held::No => self.send(part, request),
+        }
     }
 
     fn send(&mut self, part: usize, request: RequestId) {
         let Some((source, mode)) = self.parts[part].question(request) else { return };
-        let (network, token) = (Arc::clone(&self.network), self.token.clone());
+        let (network, token) = (Arc::clone(&self.network), self.tokens.get());
         let (id, range) = (self.placement.fragments[source.index].id, self.parts[part].range());
         let sent: AbortHandle = self.events.spawn(async move {
             let (provider, token) = (&source.provider, token.as_deref());

@@ -7,6 +7,7 @@
 //! item's seal fits an older item of the same name as well, and of a public dataset everybody can seal another footer:
 //! only the fragment's id, which hangs on the signed head, says which bytes the owner wrote.
 
+use crate::columns::Columns;
 use crate::dataset::DatasetKeys;
 use crate::network::{Network, Tokens};
 use crate::placements::{PlacementError, Placements};
@@ -38,6 +39,9 @@ const SEGMENT_BYTES_KEPT: u64 = 32 * 1024 * 1024;
 /// One request for neighbouring items asks for no more: a slow holder is then noticed after a few MiB, a wrong one
 /// spoils no more, and the same range can be asked for with proof.
 pub(crate) const RUN_BYTES_MAX: u64 = PROOF_RANGE_BYTES_MAX;
+
+/// A run of chunks of this length is part of a bulk read: what it needs decoded, its neighbours will need as well.
+const BULK_BYTES_MIN: u64 = 1024 * 1024;
 
 /// Requests for metadata under way at once.
 const METADATA_REQUESTS_MAX: usize = 8;
@@ -148,8 +152,9 @@ type Slot = Arc<OnceCell<Arc<Loaded>>>;
 pub struct Reader {
     network: Arc<Network>,
     keys: DatasetKeys,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     placements: Placements,
+    columns: Arc<Columns>,
     segments: Mutex<Recent<SegmentNumber, Slot>>,
     metadata_requests: Arc<Semaphore>,
 }
@@ -158,12 +163,13 @@ impl Reader {
     /// A reader that finds segments through `placements`.
     #[must_use]
     pub fn new(network: Arc<Network>, keys: DatasetKeys, placements: Placements) -> Arc<Reader> {
-        let tokens = Tokens::new(keys.reader_key(), network.identity());
+        let tokens = Arc::new(Tokens::new(keys.reader_key(), network.identity()));
         Arc::new(Reader {
             network,
             keys,
             tokens,
             placements,
+            columns: Columns::new(),
             segments: Mutex::new(Recent::new(SEGMENT_BYTES_KEPT)),
             metadata_requests: Arc::new(Semaphore::new(METADATA_REQUESTS_MAX)),
         })
@@ -186,6 +192,10 @@ impl Reader {
     #[must_use]
     pub fn keys(&self) -> &DatasetKeys {
         &self.keys
+    }
+
+    fn access(&self) -> (&Arc<Network>, &Arc<Tokens>) {
+        (&self.network, &self.tokens)
     }
 
     fn seal_keys(&self, epoch: KeyEpoch) -> Result<&SealKeys, ReadError> {
@@ -242,8 +252,7 @@ impl Reader {
                     })?;
                     Ok(Loaded { footer, whole: is_whole.then(|| bytes.to_vec()) })
                 };
-                let (network, tokens) = (&self.network, &self.tokens);
-                let read = range_read::read(network, tokens, placement, range, Check::Proof, open);
+                let read = range_read::read(self.access(), placement, range, Check::Proof, None, open);
                 Ok::<_, ReadError>(Arc::new(read.await?))
             })
             .await?;
@@ -299,11 +308,13 @@ impl Reader {
         let (Some(first), Some(last)) = (items.first(), items.last()) else { return Ok(Vec::new()) };
         let check = if items.iter().any(|item| is_metadata(item.kind)) { Check::Proof } else { Check::Seal };
         let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.sealed_len);
+        let is_bulk = check == Check::Seal && range.end - range.start >= BULK_BYTES_MIN;
+        let columns = is_bulk.then_some(&self.columns);
         let open = |bytes: &[u8]| {
             let mut opener = Opener::new();
             items.iter().map(|item| open_item(keys, &mut opener, item, bytes, first.offset)).collect()
         };
-        Ok(range_read::read(&self.network, &self.tokens, placement, range, check, open).await?)
+        Ok(range_read::read(self.access(), placement, range, check, columns, open).await?)
     }
 
     /// Neighbouring items of one segment, checked against what is wanted. Fragments that moved meanwhile are followed.

@@ -49,6 +49,26 @@ pub(super) enum Rejected {
     Final,
 }
 
+/// What becomes of the question to a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// It waits, the first of its decode, for room for so many bytes.
+    First(u64),
+    /// It waits with others.
+    Another,
+    /// It is asked at once, or nobody wants it.
+    No,
+}
+
+/// What a decode is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The wanted fragment.
+    Wanted,
+    /// The wanted one and all other data fragments.
+    AllData,
+}
+
 /// Bytes to be judged.
 enum Offer {
     /// From the holder of the wanted bytes, whose request waits for the judgement.
@@ -83,15 +103,10 @@ struct Request {
 enum Room {
     /// Nothing is decoded.
     Unasked,
-    Waiting {
-        since: Moment,
-        task: Option<AbortHandle>,
-        requests: Vec<RequestId>,
-    },
+    /// Sources wait for room, or for others who decode the same columns.
+    Waiting { since: Moment, task: Option<AbortHandle>, requests: Vec<RequestId> },
     /// Kept as long as the sources are.
-    Have {
-        _room: OwnedSemaphorePermit,
-    },
+    Have { _room: OwnedSemaphorePermit },
 }
 
 pub(super) struct Part {
@@ -115,6 +130,11 @@ pub(super) struct Part {
     /// What did not open although it was proven to be what was written.
     written_wrong: Option<String>,
     failed: Option<ReadFailed>,
+    extent: Extent,
+    /// What a decode of all data came to.
+    columns: Option<BTreeMap<usize, Bytes>>,
+    /// What others have decoded for this part, or why they can't.
+    shared: Option<Result<Bytes, ReadFailed>>,
     abandoned: bool,
 }
 
@@ -128,7 +148,30 @@ impl Part {
         check: Check,
     ) -> Option<Part> {
         let plan = plan(network, placement, index, range.end - range.start, check)?;
-        Some(Part {
+        Some(Part::of_plan(network, placement, index, range, plan))
+    }
+
+    /// A range of a fragment that is decoded in any case, and of all other data fragments with it.
+    pub(super) fn around(
+        network: &Network,
+        placement: &Arc<SegmentPlacement>,
+        index: usize,
+        range: Range<u64>,
+    ) -> Option<Part> {
+        let plan = plan_around(network, placement, index, range.end - range.start)?;
+        let mut part = Part::of_plan(network, placement, index, range, plan);
+        part.extent = Extent::AllData;
+        Some(part)
+    }
+
+    fn of_plan(
+        network: &Network,
+        placement: &Arc<SegmentPlacement>,
+        index: usize,
+        range: Range<u64>,
+        plan: ReadPlan,
+    ) -> Part {
+        Part {
             placement: Arc::clone(placement),
             index,
             range,
@@ -143,8 +186,22 @@ impl Part {
             truth: None,
             written_wrong: None,
             failed: None,
+            extent: Extent::Wanted,
+            columns: None,
+            shared: None,
             abandoned: false,
-        })
+        }
+    }
+
+    /// Its bytes are known: nobody is asked.
+    pub(super) fn give(&mut self, bytes: Bytes) {
+        self.abandoned = true;
+        self.truth = Some(bytes.clone());
+        self.offers.push_back(Offer::Decoded(bytes));
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -191,6 +248,7 @@ impl Part {
     /// When it wants to look at the time again.
     pub(super) fn wake(&self) -> Option<Moment> {
         match self.room {
+            _ if self.abandoned => None,
             Room::Waiting { .. } => None,
             // Bytes are there and wait for other parts: no reason to ask for more of them.
             Room::Unasked if !self.offers.is_empty() => None,
@@ -246,29 +304,55 @@ impl Part {
         self.open.get(&request).is_some_and(|open| !self.is_wanted(open.source.index))
     }
 
-    pub(super) fn is_roomy(&self) -> bool {
-        matches!(self.room, Room::Have { .. })
-    }
-
-    /// How much room to wait for before this source is asked, unless there is some or it is waited for already.
-    pub(super) fn wants_room(&mut self, request: RequestId, now: Moment) -> Option<u64> {
+    /// Holds the question to a source back until there is room for the answer, or others have decoded the same.
+    pub(super) fn hold(&mut self, request: RequestId, now: Moment) -> Held {
+        if let Some(Err(_)) = self.shared {
+            // Those who decode for many have tried everybody.
+            self.open.remove(&request);
+            self.exchange.handle_failure(request, ReadFailure::Unreachable, self.now(now));
+            return Held::No;
+        }
         match &mut self.room {
             Room::Unasked => {
                 self.room = Room::Waiting { since: now, task: None, requests: vec![request] };
-                Some(self.len().saturating_mul(self.placement.scheme.data() as u64))
+                Held::First(self.len().saturating_mul(self.placement.scheme.data() as u64))
             }
             Room::Waiting { requests, .. } => {
                 requests.push(request);
-                None
+                Held::Another
             }
-            Room::Have { .. } => None,
+            Room::Have { .. } => Held::No,
         }
     }
 
-    pub(super) fn waits_for_room(&mut self, waiting: AbortHandle) {
+    pub(super) fn waits_for(&mut self, waiting: AbortHandle) {
         if let Room::Waiting { task, .. } = &mut self.room {
             *task = Some(waiting);
         }
+    }
+
+    /// Others have decoded the range, or failed to: answers the held questions for the sources.
+    pub(super) fn has_columns(&mut self, result: Result<Bytes, ReadFailed>, now: Moment) {
+        let Room::Waiting { since, requests, .. } = &mut self.room else { return };
+        self.paused += now.since(*since);
+        let (requests, is_there) = (std::mem::take(requests), result.is_ok());
+        self.room = Room::Unasked;
+        self.shared = Some(result);
+        let now = self.now(now);
+        for request in requests {
+            if self.open.remove(&request).is_some() {
+                if is_there {
+                    self.exchange.handle_answer(request, Answer::Right, now);
+                } else {
+                    self.exchange.handle_failure(request, ReadFailure::Unreachable, now);
+                }
+            }
+        }
+    }
+
+    /// What a decode around a fragment came to, once.
+    pub(super) fn take_columns(&mut self) -> Option<BTreeMap<usize, Bytes>> {
+        self.columns.take()
     }
 
     /// There is room: the requests that were waiting for it, but for those that nobody wants any more.
@@ -373,23 +457,43 @@ impl Part {
         match outcome {
             ReadOutcome::Direct { .. } => false,
             ReadOutcome::Decode { sources } => {
-                let bytes = self.decode(sources);
+                let (bytes, is_decoded) = match &self.shared {
+                    Some(Ok(bytes)) => (bytes.clone(), false),
+                    Some(Err(_)) | None => (self.decode(sources), true),
+                };
                 self.truth = Some(bytes.clone());
                 self.offers.push_front(Offer::Decoded(bytes));
-                true
+                is_decoded
             }
         }
     }
 
-    fn decode(&self, sources: &[(usize, RequestId)]) -> Bytes {
+    fn decode(&mut self, sources: &[(usize, RequestId)]) -> Bytes {
+        let data = match self.extent {
+            Extent::Wanted => 0,
+            Extent::AllData => self.placement.scheme.data(),
+        };
+        let is_source = |index: usize| sources.iter().any(|(source, _)| *source == index);
+        let others = (0..data).filter(|index| *index != self.index && !is_source(*index));
+        let wanted: Vec<usize> = [self.index].into_iter().chain(others).collect();
         let indices: Vec<usize> = sources.iter().map(|(index, _)| *index).collect();
         let bytes: Vec<&[u8]> = sources.iter().map(|(_, request)| &self.sources[request][..]).collect();
-        let mut decoded = vec![0; bytes.first().map_or(0, |bytes| bytes.len())];
-        Decoder::new(self.placement.scheme, &indices, &[self.index])
-            .expect("the exchange gives k distinct sources, and the wanted one is not among them")
-            .decode(&bytes, &mut [&mut decoded])
+        let len = bytes.first().map_or(0, |bytes| bytes.len());
+        let mut decoded = vec![vec![0; len]; wanted.len()];
+        let mut out: Vec<&mut [u8]> = decoded.iter_mut().map(Vec::as_mut_slice).collect();
+        Decoder::new(self.placement.scheme, &indices, &wanted)
+            .expect("the exchange gives k distinct sources, and no wanted fragment is among them")
+            .decode(&bytes, &mut out)
             .expect("proven ranges have the length that was asked for");
-        Bytes::from(decoded)
+        let mut decoded = decoded.into_iter().map(Bytes::from);
+        let own = decoded.next().expect("the part's own fragment is the first that was wanted");
+        if self.extent == Extent::AllData {
+            let given = sources.iter().filter(|(index, _)| *index < data);
+            let given = given.map(|(index, request)| (*index, self.sources[request].clone()));
+            let others = wanted.into_iter().skip(1).zip(decoded);
+            self.columns = Some(given.chain(others).chain([(self.index, own.clone())]).collect());
+        }
+        own
     }
 
     /// The exchange has a verdict; gives what is to be told of it now.
@@ -452,7 +556,13 @@ impl Part {
         wrong.map(|(provider, verdict)| self.finding(provider, verdict, None)).collect()
     }
 
-    pub(super) fn fail(&mut self, failed: ReadFailed) {
+    pub(super) fn fail(&mut self, mut failed: ReadFailed) {
+        if let Some(Err(shared)) = &self.shared {
+            // Sources were asked for others as well: what those have met says who is of no use.
+            let own = self.placement.fragments[self.index].holder;
+            failed.reasons.retain(|(provider, _)| Some(*provider) == own);
+            failed.reasons.extend_from_slice(&shared.reasons);
+        }
         self.failed = Some(failed);
     }
 
@@ -481,6 +591,32 @@ impl Part {
     }
 }
 
+/// Who holds something of a segment, the best for a range of so many bytes first, and those last who were found to
+/// have lost it.
+fn ranked(network: &Network, placement: &SegmentPlacement, bytes: u64) -> Vec<Source> {
+    let fragments = placement.fragments.iter().enumerate();
+    let mut sources: Vec<Source> = fragments
+        .filter_map(|(index, fragment)| Some(Source { index, provider: fragment.holder? }))
+        .collect();
+    network.latency().rank(&mut sources, |source| source.provider, bytes, network.now());
+    sources.sort_by_cached_key(|source| is_lost(network, placement, source));
+    sources
+}
+
+fn is_lost(network: &Network, placement: &SegmentPlacement, source: &Source) -> bool {
+    network.is_lost(&source.provider, &placement.fragments[source.index].id)
+}
+
+/// When to ask others than `direct`, of whom the best is `others`' first.
+fn hedge(network: &Network, direct: Option<PublicKey>, sources: &[Source], bytes: u64) -> ReadHedge {
+    let others = sources.iter().map(|source| source.provider).filter(|provider| Some(*provider) != direct);
+    let others: Vec<PublicKey> = others.collect();
+    let (latency, now) = (network.latency(), network.now());
+    let delay = |provider: &PublicKey| latency.hedge_delay(provider, &others, bytes, now);
+    let first = direct.as_ref().map_or_else(Duration::default, delay);
+    ReadHedge { first, next: others.first().map_or(first, delay) }
+}
+
 /// Whom to ask, in which order, and when to ask others as well. `None` when the placement has no such fragment.
 fn plan(
     network: &Network,
@@ -490,32 +626,34 @@ fn plan(
     check: Check,
 ) -> Option<ReadPlan> {
     let scheme = placement.scheme;
-    let mut sources: Vec<Source> = placement
-        .fragments
-        .iter()
-        .enumerate()
-        .filter_map(|(index, fragment)| Some(Source { index, provider: fragment.holder? }))
-        .collect();
-    let is_lost = |source: &Source| network.is_lost(&source.provider, &placement.fragments[source.index].id);
-    let is_direct = |source: &Source| scheme.is_copies() || source.index == index;
-    let now = network.now();
-    let latency = network.latency();
-    latency.rank(&mut sources, |source| source.provider, bytes, now);
-    sources.sort_by_cached_key(is_lost);
-    let direct = sources.iter().find(|source| is_direct(source)).map(|source| source.provider);
-    let others = sources.iter().map(|source| source.provider).filter(|provider| Some(*provider) != direct);
-    let others: Vec<PublicKey> = others.collect();
-    let delay = |provider: &PublicKey| latency.hedge_delay(provider, &others, bytes, now);
-    let first = direct.as_ref().map_or_else(Duration::default, delay);
-    let next = others.first().map_or(first, delay);
-    let hedge = ReadHedge { first, next };
+    let sources = ranked(network, placement, bytes);
+    let is_direct = |source: &&Source| scheme.is_copies() || source.index == index;
+    let direct = sources.iter().find(is_direct);
+    let hedge = hedge(network, direct.map(|direct| direct.provider), &sources, bytes);
+    let is_lost = |source: &Source| is_lost(network, placement, source);
     let usable = sources.iter().filter(|source| !is_direct(source) && !is_lost(source)).count();
-    let is_known_lost = sources.iter().find(|source| is_direct(source)).is_some_and(is_lost);
     // A holder that was found without it is not asked again, as long as others are enough.
-    if is_known_lost && !scheme.is_copies() && usable >= scheme.data() {
+    if direct.is_some_and(is_lost) && !scheme.is_copies() && usable >= scheme.data() {
         return ReadPlan::around(scheme, index, &sources, check, hedge).ok();
     }
     ReadPlan::new(scheme, index, &sources, check, hedge).ok()
+}
+
+/// Whom to ask around a fragment, for all data fragments: first those that hold one, because their bytes are wanted
+/// themselves.
+fn plan_around(
+    network: &Network,
+    placement: &SegmentPlacement,
+    index: usize,
+    bytes: u64,
+) -> Option<ReadPlan> {
+    let (scheme, mut sources) = (placement.scheme, ranked(network, placement, bytes));
+    sources.sort_by_cached_key(|source| {
+        let is_lost = is_lost(network, placement, source);
+        (is_lost, network.is_down(&source.provider), source.index >= scheme.data())
+    });
+    let hedge = hedge(network, None, &sources, bytes);
+    ReadPlan::around(scheme, index, &sources, Check::Proof, hedge).ok()
 }
 
 /// What a failed call means for the exchange.

@@ -2,6 +2,7 @@
 //!
 //! Providers keep everything in memory and misbehave as they are told, over real sockets all the same.
 
+mod bulk;
 mod cancelled;
 mod damage;
 mod healthy;
