@@ -54,6 +54,13 @@ pub enum CatalogError {
         /// All of them, in rising order.
         segments: Vec<SegmentNumber>,
     },
+    /// Read what is there now and begin again: the version is gone or its pages have moved, and what was used again of
+    /// them may be gone, too.
+    #[error("version {} was removed or moved while a push built on it", version.revision())]
+    VersionGone {
+        /// The version.
+        version: VersionId,
+    },
     /// Place more fragments before committing.
     #[error("segment {segment} has {held} fragments held, and {needed} are needed to read it")]
     NotDurable {

@@ -154,7 +154,8 @@ operations! {
     CommitBase: commit_base(lease: LeaseId, branch: Option<String>) -> CommitBase;
     /// Makes everything in it true at once and ends the lease. Repeating one that succeeded succeeds.
     /// [`CatalogError::StaleParent`], [`CatalogError::StaleHead`], [`CatalogError::LeaseLost`],
-    /// [`CatalogError::SegmentGone`], [`CatalogError::NotDurable`], [`CatalogError::TagFixed`].
+    /// [`CatalogError::SegmentGone`], [`CatalogError::VersionGone`], [`CatalogError::NotDurable`],
+    /// [`CatalogError::TagFixed`].
     Commit: commit(commit: Commit) -> ();
     /// Ends a push without a commit. What it recorded stays until collected. May be repeated.
     EndPush: end_push(lease: LeaseId) -> ();

@@ -259,6 +259,7 @@ impl Turn<'_> {
         }
         let used = self.pinned(commit.lease)?;
         self.check_base(dataset, &commit)?;
+        self.check_reliance(dataset, &commit)?;
         self.check_there(dataset, used.iter().copied().chain(named_segments(&commit)))?;
         self.check_durable(dataset, commit.lease)?;
 
@@ -344,6 +345,16 @@ impl Turn<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Fails when the version whose pages the commit uses again is not as it was. As long as it is, no collection gives up
+    /// anything below it, and afterwards the new version keeps it.
+    fn check_reliance(&self, dataset: DatasetNumber, commit: &Commit) -> Result<(), CatalogError> {
+        let Some(reliance) = commit.relies_on else { return Ok(()) };
+        match self.version(dataset, &reliance.version)? {
+            Some(record) if record.tree == reliance.tree => Ok(()),
+            Some(_) | None => Err(CatalogError::VersionGone { version: reliance.version }),
+        }
     }
 
     /// Fails when a segment that no version needed so far could not be read back.

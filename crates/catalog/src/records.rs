@@ -352,6 +352,17 @@ pub struct LiveDelta {
     pub bytes: i64,
 }
 
+/// A version whose pages a commit uses again. What it reaches is kept as long as it exists, and its pages lie where they
+/// lay as long as its tree does: a compaction that moves anything below writes the layouts above anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reliance {
+    /// The version.
+    pub version: VersionId,
+    /// Where its tree's root page and that page's layout lay when they were read.
+    pub tree: ChildPlace,
+}
+
 /// Everything that becomes true at once when a push, a repair or a compaction ends well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -362,6 +373,8 @@ pub struct Commit {
     pub lease: LeaseId,
     /// The new version; `None` for a repair or compaction, which publish the same versions anew.
     pub version: Option<NewVersion>,
+    /// The version whose pages are used again, if any are.
+    pub relies_on: Option<Reliance>,
     /// Versions whose pages moved.
     pub relocations: Vec<Relocation>,
     /// Pages of numbered lists that were written.

@@ -6,7 +6,7 @@ use crate::operations::{Books, Carrier, Request, Response, answer};
 use crate::records::{
     BranchBase, Change, ChangeNumber, Commit, Contact, Counts, Dataset, FragmentKey, HeadRecord, Holding,
     LeaseId, LiveBytes, LiveDelta, NewVersion, NumberedList, NumberedPage, Outcome, ProviderProfile, Push,
-    Relocation, RenewedClaim, Restoration, VersionRecord, Work,
+    Reliance, Relocation, RenewedClaim, Restoration, VersionRecord, Work,
 };
 use crate::turn::Turn;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_oneof, proptest};
@@ -76,6 +76,7 @@ impl Desk {
             dataset: DATASET,
             lease,
             version: Some(version),
+            relies_on: None,
             relocations: Vec::new(),
             pages: [NumberedList::Map, NumberedList::Versions, NumberedList::Refs].map(list_page).to_vec(),
             head: HeadRecord {
@@ -269,6 +270,7 @@ fn commits_on_a_base_that_changed_otherwise_are_told_to_take_a_new_one() {
         dataset: DATASET,
         lease: repair.lease,
         version: None,
+        relies_on: None,
         relocations: vec![relocation],
         pages: Vec::new(),
         head,
@@ -293,6 +295,7 @@ fn commits_on_a_base_that_changed_otherwise_are_told_to_take_a_new_one() {
         dataset: DATASET,
         lease: push.lease,
         version: Some(new),
+        relies_on: None,
         relocations: Vec::new(),
         pages: Vec::new(),
         head: HeadRecord { sequence: base.sequence, bytes: vec![1], segments: Vec::new() },
@@ -304,6 +307,29 @@ fn commits_on_a_base_that_changed_otherwise_are_told_to_take_a_new_one() {
     assert_eq!(desk.usage(DATASET).unwrap().live_bytes, 600 + 1000 + 1000 + 1000 + 1000);
     let future = Commit { through: ChangeNumber(u64::MAX), ..commit };
     assert!(desk.commit(future).is_err());
+}
+
+#[test]
+fn a_commit_fails_when_the_version_whose_pages_it_uses_again_was_removed_or_moved() {
+    let desk = Desk::new();
+    let (_, first) = desk.push_version(1);
+    let (_, second) = desk.push_version(2);
+    let tree = |id: VersionId| desk.resolve(DATASET, id.to_string()).unwrap().version.tree;
+    let push = desk.push();
+    let metadata = push.first_segment.0;
+    let as_it_was = |version| Some(Reliance { version, tree: tree(version) });
+    let on_first = Commit { relies_on: as_it_was(first), ..desk.prepare(push.lease, 3, metadata) };
+    let on_second = Commit { relies_on: as_it_was(second), ..desk.prepare(push.lease, 3, metadata) };
+
+    desk.remove_version(DATASET, first).unwrap();
+    assert_eq!(desk.commit(on_first).unwrap_err(), CatalogError::VersionGone { version: first });
+    let elsewhere = ChildPlace { page: tree(second).page, layout: tree(second).page };
+    let moved = Commit {
+        relies_on: Some(Reliance { version: second, tree: elsewhere }),
+        ..on_second.clone()
+    };
+    assert_eq!(desk.commit(moved).unwrap_err(), CatalogError::VersionGone { version: second });
+    desk.commit(on_second).unwrap();
 }
 
 #[test]
@@ -476,6 +502,7 @@ fn moved_fragments_make_the_head_stale_until_a_commit_says_so() {
         dataset: DATASET,
         lease: repair.lease,
         version: None,
+        relies_on: None,
         relocations: Vec::new(),
         pages: Vec::new(),
         head,
@@ -938,6 +965,7 @@ fn requests() -> Vec<Request> {
         dataset: DATASET,
         lease,
         version: Some(new),
+        relies_on: None,
         relocations: Vec::new(),
         pages: vec![NumberedPage { list: NumberedList::Map, level: 0, page: 0, link: link(0, 0) }],
         head: HeadRecord { sequence: 1, bytes: vec![1], segments: vec![SegmentNumber(0)] },

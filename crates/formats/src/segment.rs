@@ -38,6 +38,9 @@ const FOOTER_FIXED_BYTES: usize = 4 + 1 + 4;
 /// Kind, codec, id and two lengths.
 const FOOTER_ITEM_BYTES: usize = 1 + 1 + 32 + 4 + 4;
 
+/// What an item takes in a segment beside its payload: its seal, and its line in the footer.
+pub const ITEM_OVERHEAD_BYTES: usize = SEAL_OVERHEAD_BYTES + FOOTER_ITEM_BYTES;
+
 /// Bytes of the sealed footer of so many items.
 const fn footer_bytes(items: usize) -> usize {
     SEAL_OVERHEAD_BYTES + FOOTER_FIXED_BYTES + items * FOOTER_ITEM_BYTES
