@@ -1,17 +1,26 @@
 //! Makes what a push stored a version: the version itself, the changed pages of its lists, the placement map, the
 //! checkpoint, and the signed head over all of it.
 //!
-//! Everything here goes into one metadata segment, which is stored like any other; then the books take it all in one
-//! transaction. Whoever comes second builds on the first: nothing but this metadata is written again. A repair or a
-//! compaction writes the same without a new version ([`rewrite`]).
+//! Everything here goes into one metadata segment, or into a few when very much has changed, which are stored like any
+//! other; then the books take it all in one transaction. Whoever comes second builds on the first: nothing but this
+//! metadata is written again. A repair or a compaction writes the same without a new version ([`rewrite`]).
 
+mod metadata;
+mod pages;
+
+use crate::claims::{self, PENDING_MARGIN_SECONDS};
+use crate::maintain::release;
 use crate::network::wall_clock;
 use crate::publish::publish;
-use crate::push::{PushContext, PushError, PushOptions};
-use crate::uploader::Uploader;
+use crate::push::{Made, PushContext, PushError, PushOptions};
+use crate::reader::Reader;
+use crate::snapshot::Snapshot;
+use crate::uploader::{Uploader, ask};
+use metadata::Metadata;
+use pages::Lists;
 use seedbank_catalog::records::{
-    Change, Commit, CommitBase, Counts, FragmentKey, HeadRecord, Holding, NewVersion, NumberedList,
-    NumberedPage, RefRecord as BookRef, Relocation, RenewedClaim, VersionRecord as BookVersion,
+    BranchBase, Commit, CommitBase, HeadRecord, NewVersion, NumberedPage, Reliance, Relocation,
+    VersionRecord as BookVersion,
 };
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::checkpoint::{
@@ -19,21 +28,17 @@ use seedbank_formats::checkpoint::{
 };
 use seedbank_formats::head::{Head, HeadBody, HeadVersion};
 use seedbank_formats::layout::ChildPlace;
-use seedbank_formats::numbered::{
-    LinkPage, NumberedTree, PageAt, RADIX, RecordPage, Root, numbered_id, page_of, pages_to_write,
-    root_level, slot_of,
-};
-use seedbank_formats::place::{Link, Place};
-use seedbank_formats::placement::{Hints, MapInner, MapLeaf, SegmentPlacement};
-use seedbank_formats::seal::{Compression, ItemKind};
-use seedbank_formats::segment::{SEGMENT_BYTES_MAX, SEGMENT_ITEMS_MAX, SegmentBuilder, SegmentFull};
+use seedbank_formats::placement::{Hints, SegmentPlacement};
+use seedbank_formats::seal::Compression;
+use seedbank_formats::segment::{ITEM_OVERHEAD_BYTES, SegmentBuilder};
 use seedbank_formats::tree::TreeRoot;
 use seedbank_formats::version::{Version, version_item_id};
-use seedbank_formats::{ChunkId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
-use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
-use seedbank_transport::ClaimOutcome;
+use seedbank_formats::{PublicKey, SegmentNumber, Timestamp, VersionId};
+use seedbank_protocol::routes::PENDING_SECONDS_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Others may commit in between so often before this push gives up: each time they made progress.
 const ATTEMPTS_MAX: u32 = 16;
@@ -41,13 +46,18 @@ const ATTEMPTS_MAX: u32 = 16;
 /// What a commit confirms its claims for. The steward renews them when half of it is over.
 pub(crate) const CLAIM_SECONDS: u64 = 60 * 24 * 60 * 60;
 
-/// The checkpoint and the map must lie in one segment, so they begin in one that has at least this much room.
-const ROOM_FOR_MAP: usize = SEGMENT_BYTES_MAX / 2;
+/// A provider that was too slow to store a fragment may be too slow to give it back, too.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A version's own length is part of what it says it added: the number is set so often until it fits itself.
+const SIZING_ROUNDS_MAX: u32 = 8;
 
 /// A tree that is stored.
 pub(crate) struct NewTree {
     pub(crate) root: TreeRoot,
     pub(crate) place: ChildPlace,
+    /// The version whose pages it uses again, if it does.
+    pub(crate) relies_on: Option<Reliance>,
     /// Sealed bytes of the segments that were closed before the commit.
     pub(crate) bytes_before: u64,
 }
@@ -55,42 +65,12 @@ pub(crate) struct NewTree {
 /// What a commit did.
 pub(crate) struct Committed {
     pub(crate) version: VersionId,
+    /// Nothing, when somebody else had just committed the same tree.
+    pub(crate) made: Made,
     /// Sealed bytes of the metadata that it wrote.
     pub(crate) sealed_bytes: u64,
     /// Providers that have the head.
     pub(crate) heads: u64,
-}
-
-/// Commits `tree` to the branch of `options`; `metadata` is the segment that holds its pages, still open.
-pub(crate) async fn commit(
-    context: &PushContext,
-    uploader: &Arc<Uploader>,
-    options: &PushOptions,
-    tree: &NewTree,
-    metadata: Option<SegmentBuilder>,
-) -> Result<Committed, PushError> {
-    let mut metadata = Metadata { uploader, context, builder: metadata, sealed_bytes: 0 };
-    let mut attempt = 1;
-    loop {
-        // Its number must be among those that the base counts.
-        metadata.make_room().await?;
-        metadata.open()?;
-        let base = context.books.commit_base(uploader.lease, Some(options.branch.clone()))?;
-        let written = write(context, uploader, options, tree, &base, &mut metadata).await;
-        match written {
-            Ok(version) => {
-                confirm_claims(context, uploader).await?;
-                let heads = publish(&context.books, &context.network, context.dataset.id).await?;
-                return Ok(Committed { version, sealed_bytes: metadata.sealed_bytes, heads });
-            }
-            Err(PushError::Catalog(CatalogError::StaleParent { .. } | CatalogError::StaleHead { .. }))
-                if attempt < ATTEMPTS_MAX =>
-            {
-                attempt += 1;
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// What moved, and what is to be left behind.
@@ -102,6 +82,54 @@ pub(crate) struct Moved {
     pub(crate) leaving: BTreeSet<SegmentNumber>,
 }
 
+/// Commits `tree` to the branch of `options`; `metadata` is the segment that holds its pages, still open.
+pub(crate) async fn commit(
+    context: &PushContext,
+    uploader: &Arc<Uploader>,
+    options: &PushOptions,
+    tree: &NewTree,
+    metadata: Option<SegmentBuilder>,
+) -> Result<Committed, PushError> {
+    // What an interrupted push left may be about to go, or gone.
+    let soon = wall_clock().plus_seconds(PENDING_MARGIN_SECONDS);
+    claims::renew_due(&context.books, &context.network, context.dataset.id, soon).await?;
+    let mut metadata = Metadata::new(uploader, context.keys.current(), metadata);
+    let mut attempt = 1;
+    loop {
+        // Its number must be among those that the base counts.
+        metadata.begin().await?;
+        let (lease, branch) = (uploader.lease, options.branch.clone());
+        let base = ask(&context.books, move |books| books.commit_base(lease, Some(branch))).await?;
+        match write(context, uploader, options, tree, &base, &mut metadata).await {
+            Ok(version) => {
+                let heads = follow_up(context, uploader).await;
+                let sealed_bytes = metadata.sealed_bytes();
+                return Ok(Committed { version, made: Made::Version, sealed_bytes, heads });
+            }
+            Err(PushError::Catalog(CatalogError::StaleParent { current })) if attempt < ATTEMPTS_MAX => {
+                if let Some(version) = current
+                    && is_same(context, version, tree).await?
+                {
+                    let sealed_bytes = metadata.sealed_bytes();
+                    return Ok(Committed { version, made: Made::Nothing, sealed_bytes, heads: 0 });
+                }
+            }
+            Err(PushError::Catalog(CatalogError::StaleHead { .. })) if attempt < ATTEMPTS_MAX => {}
+            Err(error) => return Err(error),
+        }
+        attempt += 1;
+    }
+}
+
+/// Whether a version that came in between says what this one would say.
+async fn is_same(context: &PushContext, version: VersionId, tree: &NewTree) -> Result<bool, PushError> {
+    let dataset = context.dataset.id;
+    let found = ask(&context.books, move |books| books.resolve(dataset, version.to_string())).await?;
+    let reader = Reader::of_books(&context.books, &context.network, &context.keys);
+    let present = Snapshot::open(&reader, version, found.version.version, found.version.tree).await?.version;
+    Ok(present.tree.page == tree.root.page && present.policy == context.policy)
+}
+
 /// Publishes the present versions anew: what changed in their lists and in the placement map, what moved, and a new
 /// head. Says how many sealed bytes of metadata that took.
 pub(crate) async fn rewrite(
@@ -110,17 +138,16 @@ pub(crate) async fn rewrite(
     moved: &Moved,
     metadata: Option<SegmentBuilder>,
 ) -> Result<u64, PushError> {
-    let mut metadata = Metadata { uploader, context, builder: metadata, sealed_bytes: 0 };
+    let mut metadata = Metadata::new(uploader, context.keys.current(), metadata);
     let mut attempt = 1;
     loop {
-        metadata.make_room().await?;
-        metadata.open()?;
-        let base = context.books.commit_base(uploader.lease, None)?;
+        metadata.begin().await?;
+        let lease = uploader.lease;
+        let base = ask(&context.books, move |books| books.commit_base(lease, None)).await?;
         match write_same(context, uploader, moved, &base, &mut metadata).await {
             Ok(()) => {
-                confirm_claims(context, uploader).await?;
-                publish(&context.books, &context.network, context.dataset.id).await?;
-                return Ok(metadata.sealed_bytes);
+                follow_up(context, uploader).await;
+                return Ok(metadata.sealed_bytes());
             }
             Err(PushError::Catalog(CatalogError::StaleHead { .. })) if attempt < ATTEMPTS_MAX => attempt += 1,
             Err(error) => return Err(error),
@@ -128,518 +155,279 @@ pub(crate) async fn rewrite(
     }
 }
 
+/// Turns pending claims into lasting ones, gives the head to providers and back what lost a race; says how many have the
+/// head. The commit stands whatever comes of it: who can't be reached is asked again by the steward, well before a pending
+/// claim ends.
+async fn follow_up(context: &PushContext, uploader: &Uploader) -> u64 {
+    let PushContext { books, network, dataset, .. } = context;
+    let pending = wall_clock().plus_seconds(PENDING_SECONDS_MAX + PENDING_MARGIN_SECONDS);
+    let releases = async {
+        if uploader.totals().orphans > 0 {
+            // What is not done in this time stays a job.
+            let _late = timeout(RELEASE_PATIENCE, release(books, network)).await;
+        }
+    };
+    let (confirmed, published, ()) = tokio::join!(
+        claims::renew_due(books, network, dataset.id, pending),
+        publish(books, network, dataset.id),
+        releases
+    );
+    match confirmed {
+        Ok(claims) if claims.unanswered > 0 => {
+            tracing::warn!(claims = claims.unanswered, "claims not confirmed yet");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "claims not confirmed yet"),
+    }
+    published.unwrap_or_else(|error| {
+        tracing::warn!(%error, "head not published yet");
+        0
+    })
+}
+
+async fn write(
+    context: &PushContext,
+    uploader: &Uploader,
+    options: &PushOptions,
+    tree: &NewTree,
+    base: &CommitBase,
+    metadata: &mut Metadata<'_>,
+) -> Result<VersionId, PushError> {
+    let branch = base.branch.expect("the base was asked for with a branch");
+    let BranchBase { slot, parent } = branch;
+    let mut version = Version {
+        dataset: context.dataset.id,
+        parents: parent.into_iter().collect(),
+        author: context.owner.public(),
+        message: options.message.clone(),
+        time: wall_clock(),
+        tree: tree.root,
+        policy: context.policy.clone(),
+    };
+    let name: RefName = options.branch.parse().map_err(|_| {
+        let (name, reason) = (options.branch.clone(), "it is no name of a branch".to_owned());
+        PushError::Catalog(CatalogError::InvalidName { name, reason })
+    })?;
+    let (id, signed) = loop {
+        let (id, signed) = version.sign(&context.owner)?;
+        if !is_known(context, id).await? {
+            break (id, signed);
+        }
+        // The same tree was pushed to another branch within this second.
+        version.time = version.time.plus_seconds(1);
+    };
+    let place = metadata.add(&version_item_id(&id), &signed).await?.place;
+    let new = NewRecord {
+        ordinal: base.ordinal,
+        record: VersionRecord { id, version: place, tree: tree.place, new_bytes: 0, stored_bytes: 0 },
+        bytes_before: tree.bytes_before,
+        stored_before: uploader.totals().bytes,
+    };
+    let new_ref = RefRecord { name, kind: RefKind::Branch, version: id, ordinal: base.ordinal };
+    let moved = Moved::default();
+    let lists = Lists { context, uploader, base, moved: &moved, pages: Vec::new() };
+    let newest = HeadVersion { id, version: place, tree: tree.place };
+    let no_relocations = BTreeMap::new();
+    let change = Change { new: Some(new), new_ref: Some((slot, &new_ref)), relocated: &no_relocations };
+    let written = finish(lists, Some(newest), change, version.time, metadata).await?;
+
+    let record = written.record.expect("a record was given");
+    let record = BookVersion {
+        ordinal: base.ordinal,
+        id,
+        version: place,
+        tree: tree.place,
+        new_bytes: record.new_bytes,
+        stored_bytes: record.stored_bytes,
+        time: version.time,
+        message: options.message.clone(),
+    };
+    let commit = Commit {
+        dataset: context.dataset.id,
+        lease: uploader.lease,
+        version: Some(NewVersion { record, branch: options.branch.clone(), base: branch }),
+        relies_on: tree.relies_on,
+        relocations: Vec::new(),
+        pages: written.pages,
+        head: written.head,
+        counts: base.counts,
+        through: base.through,
+        live: Vec::new(),
+    };
+    ask(&context.books, move |books| books.commit(commit)).await?;
+    Ok(id)
+}
+
+/// Whether there is such a version already.
+async fn is_known(context: &PushContext, version: VersionId) -> Result<bool, PushError> {
+    let dataset = context.dataset.id;
+    ask(&context.books, move |books| match books.resolve(dataset, version.to_string()) {
+        Ok(_) => Ok(true),
+        Err(CatalogError::NoSuchVersion { .. }) => Ok(false),
+        Err(error) => Err(error),
+    })
+    .await
+}
+
 async fn write_same(
     context: &PushContext,
-    uploader: &Arc<Uploader>,
+    uploader: &Uploader,
     moved: &Moved,
     base: &CommitBase,
     metadata: &mut Metadata<'_>,
 ) -> Result<(), PushError> {
-    let (books, dataset, time) = (&context.books, context.dataset.id, wall_clock());
-    // A version may have been removed since its items moved.
-    let mut relocated: BTreeMap<u64, Relocation> = BTreeMap::new();
-    for relocation in &moved.relocations {
-        match books.resolve(dataset, relocation.version.to_string()) {
-            Ok(found) => drop(relocated.insert(found.version.ordinal, *relocation)),
-            Err(CatalogError::NoSuchVersion { .. }) => {}
-            Err(error) => return Err(error.into()),
+    let (dataset, time) = (context.dataset.id, wall_clock());
+    let relocations = moved.relocations.clone();
+    let (relocated, newest) = ask(&context.books, move |books| {
+        // A version may have been removed since its items moved.
+        let mut relocated: BTreeMap<u64, Relocation> = BTreeMap::new();
+        for relocation in relocations {
+            match books.resolve(dataset, relocation.version.to_string()) {
+                Ok(found) => drop(relocated.insert(found.version.ordinal, relocation)),
+                Err(CatalogError::NoSuchVersion { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
-    }
-    let newest = books.versions(dataset, None, 1)?.pop().map(|newest| {
-        let newest = version_record(&newest, &relocated);
+        Ok((relocated, books.versions(dataset, None, 1)?.pop()))
+    })
+    .await?;
+    let newest = newest.map(|newest| {
+        let newest = pages::version_record(&newest, &relocated);
         HeadVersion { id: newest.id, version: newest.version, tree: newest.tree }
     });
-    let mut pages = NewPages { context, uploader, leaving: &moved.leaving, pages: Vec::new() };
-    let versions = pages.versions(base, None, &relocated, metadata)?;
-    let refs = pages.refs(base, None, metadata)?;
-    let (pages, head, segment) = finish(pages, base, newest, versions, refs, time, metadata).await?;
-    books.commit(Commit {
+    let lists = Lists { context, uploader, base, moved, pages: Vec::new() };
+    let change = Change { new: None, new_ref: None, relocated: &relocated };
+    let written = finish(lists, newest, change, time, metadata).await?;
+    let commit = Commit {
         dataset,
         lease: uploader.lease,
         version: None,
+        relies_on: None,
         relocations: relocated.into_values().collect(),
-        pages,
-        head: HeadRecord { sequence: base.sequence, bytes: head, segments: vec![segment] },
+        pages: written.pages,
+        head: written.head,
         counts: base.counts,
         through: base.through,
         live: Vec::new(),
-    })?;
-    Ok(())
+    };
+    ask(&context.books, move |books| books.commit(commit)).await
 }
 
-/// Writes checkpoint and map, stores the metadata segment and signs the head over all of it. Gives the pages, the head
-/// and the segment that it locates.
+/// What a commit changes in the lists, beside what the books say.
+struct Change<'a> {
+    new: Option<NewRecord>,
+    new_ref: Option<(u64, &'a RefRecord)>,
+    relocated: &'a BTreeMap<u64, Relocation>,
+}
+
+/// A new version's record, but for what it adds.
+struct NewRecord {
+    ordinal: u64,
+    record: VersionRecord,
+    /// Sealed bytes that were stored for it before the commit.
+    bytes_before: u64,
+    /// What those take on all providers together.
+    stored_before: u64,
+}
+
+/// What the books are told.
+struct Written {
+    pages: Vec<NumberedPage>,
+    head: HeadRecord,
+    record: Option<VersionRecord>,
+}
+
+/// Writes lists, map and checkpoint, stores the metadata and signs the head over all of it.
 async fn finish(
-    mut pages: NewPages<'_>,
-    base: &CommitBase,
+    mut lists: Lists<'_>,
     version: Option<HeadVersion>,
-    versions: Root,
-    refs: Root,
+    change: Change<'_>,
     time: Timestamp,
     metadata: &mut Metadata<'_>,
-) -> Result<(Vec<NumberedPage>, Vec<u8>, SegmentNumber), PushError> {
-    let context = pages.context;
+) -> Result<Written, PushError> {
+    let (context, base) = (lists.context, lists.base);
+    let plan = lists.refs(change.new_ref).await?;
+    let refs = lists.write(&plan, metadata).await?;
+    let map = lists.map(metadata).await?;
     let checkpoint = Checkpoint {
         name: context.dataset.name.clone(),
         visibility: if context.dataset.public { Visibility::Public } else { Visibility::Private },
         epoch: context.keys.epoch,
         next_segment: SegmentNumber(base.counts.segments),
         policy: context.policy.clone(),
-        versions: Some(versions),
+        versions: None,
         version_count: base.counts.versions,
-        refs: Some(refs),
+        refs,
         ref_count: base.counts.refs,
-        default_ref: Some(0),
+        default_ref: (base.counts.refs > 0).then_some(0),
     };
-    let checkpoint = in_one(metadata.put(&checkpoint_id(), &checkpoint.encode())?)?;
-    let map = pages.map(base, metadata)?;
-    let newest = metadata.close().await?.ok_or(PushError::Stopped)?;
-    let segment = newest.number;
-    let hints = hints(context, [&newest]);
-    let body = HeadBody { version, map, checkpoint, hints, locator: vec![newest] };
+    let (checkpoint, record) = close_lists(&mut lists, checkpoint, change, metadata).await?;
+    metadata.close().await?;
+
+    let mut locator: Vec<SegmentPlacement> = metadata.closed().to_vec();
+    // The map's root may be an old one.
+    if let Some(root) = map.map(|root| root.link.place.segment)
+        && metadata.placement(root).is_none()
+    {
+        let dataset = context.dataset.id;
+        locator.extend(ask(&context.books, move |books| books.placements(dataset, vec![root])).await?);
+    }
+    locator.sort_by_key(|placement| placement.number);
+    let segments = locator.iter().map(|placement| placement.number).collect();
+    let body = HeadBody { version, map, checkpoint, hints: hints(context, &locator), locator };
     let keys = context.keys.current();
-    let head = Head::sign(&body, keys, &context.owner, &context.keys.salt, base.sequence, time)?;
-    Ok((pages.pages, head, segment))
+    let bytes = Head::sign(&body, keys, &context.owner, &context.keys.salt, base.sequence, time)?;
+    let head = HeadRecord { sequence: base.sequence, bytes, segments };
+    Ok(Written { pages: lists.pages, head, record })
 }
 
-/// The open metadata segment.
-struct Metadata<'a> {
-    uploader: &'a Arc<Uploader>,
-    context: &'a PushContext,
-    builder: Option<SegmentBuilder>,
-    sealed_bytes: u64,
-}
-
-impl Metadata<'_> {
-    fn open(&mut self) -> Result<&mut SegmentBuilder, PushError> {
-        match &mut self.builder {
-            Some(builder) => Ok(builder),
-            none => {
-                let number = self.uploader.next_number()?;
-                Ok(none.insert(SegmentBuilder::new(self.context.keys.current(), number, Vec::new())))
-            }
-        }
-    }
-
-    /// Adds an item to the open segment.
-    fn put(&mut self, id: &ChunkId, plain: &[u8]) -> Result<Result<Link, SegmentFull>, PushError> {
-        let builder = self.open()?;
-        let number = builder.number();
-        Ok(builder
-            .push(ItemKind::Named, id, plain, Compression::Auto)
-            .map(|index| Link::new(Place { segment: number, index }, plain)))
-    }
-
-    /// Stores the open segment.
-    async fn close(&mut self) -> Result<Option<SegmentPlacement>, PushError> {
-        let Some(builder) = self.builder.take() else { return Ok(None) };
-        let segment = builder.finish();
-        self.sealed_bytes += u64::from(segment.sealed_len());
-        self.uploader.store(segment).await.map(Some)
-    }
-
-    /// Makes sure that the map finds room beside its root.
-    async fn make_room(&mut self) -> Result<(), PushError> {
-        let builder = self.open()?;
-        let is_roomy = builder.sealed_len() < SEGMENT_BYTES_MAX - ROOM_FOR_MAP
-            && builder.items().len() < SEGMENT_ITEMS_MAX / 2;
-        if !is_roomy {
-            self.close().await?;
-        }
-        Ok(())
-    }
-}
-
-async fn write(
-    context: &PushContext,
-    uploader: &Arc<Uploader>,
-    options: &PushOptions,
-    tree: &NewTree,
-    base: &CommitBase,
+/// Writes what comes last, the list of versions and the checkpoint. The new version's record says what the version added,
+/// all of this included: these pages are not compressed, so that their length is known before they are sealed.
+async fn close_lists(
+    lists: &mut Lists<'_>,
+    mut checkpoint: Checkpoint,
+    change: Change<'_>,
     metadata: &mut Metadata<'_>,
-) -> Result<VersionId, PushError> {
-    let branch = base.branch.ok_or(PushError::Stopped)?;
-    let time = wall_clock();
-    let version = Version {
-        dataset: context.dataset.id,
-        parents: branch.parent.into_iter().collect(),
-        author: context.owner.public(),
-        message: options.message.clone(),
-        time,
-        tree: tree.root,
-        policy: context.policy.clone(),
-    };
-    let (id, signed) = version.sign(&context.owner)?;
-    let place = in_one(metadata.put(&version_item_id(&id), &signed)?)?.place;
-    let stored_before = uploader.totals().bytes;
-    let record = VersionRecord {
-        id,
-        version: place,
-        tree: tree.place,
-        new_bytes: tree.bytes_before + metadata.open()?.sealed_len() as u64,
-        stored_bytes: stored_before,
-    };
-    let nothing_leaves = BTreeSet::new();
-    let mut pages = NewPages { context, uploader, leaving: &nothing_leaves, pages: Vec::new() };
-    let versions = pages.versions(base, Some(&record), &BTreeMap::new(), metadata)?;
-    let new_ref = NewRef { branch: &options.branch, slot: branch.slot, version: id };
-    let refs = pages.refs(base, Some(&new_ref), metadata)?;
-    let newest = HeadVersion { id, version: place, tree: tree.place };
-    let (written, head, segment) = finish(pages, base, Some(newest), versions, refs, time, metadata).await?;
-
-    let record = BookVersion {
-        ordinal: base.ordinal,
-        id,
-        version: place,
-        tree: tree.place,
-        new_bytes: tree.bytes_before + metadata.sealed_bytes,
-        stored_bytes: uploader.totals().bytes,
-        time,
-        message: options.message.clone(),
-    };
-    context.books.commit(Commit {
-        dataset: context.dataset.id,
-        lease: uploader.lease,
-        version: Some(NewVersion { record, branch: options.branch.clone(), base: branch }),
-        relocations: Vec::new(),
-        pages: written,
-        head: HeadRecord { sequence: base.sequence, bytes: head, segments: vec![segment] },
-        counts: base.counts,
-        through: base.through,
-        live: Vec::new(),
-    })?;
-    Ok(id)
-}
-
-/// The map's root and the checkpoint must lie in the segment that the head locates.
-fn in_one(link: Result<Link, SegmentFull>) -> Result<Link, PushError> {
-    link.map_err(|SegmentFull| PushError::MapTooLarge)
+) -> Result<(seedbank_formats::place::Link, Option<VersionRecord>), PushError> {
+    let ordinal = change.new.as_ref().map(|new| new.ordinal);
+    let mut plan = lists.versions(ordinal, change.relocated).await?;
+    let mut new = change.new;
+    let mut first = metadata.make_room(&[]).await?;
+    for _ in 0..SIZING_ROUNDS_MAX {
+        if let Some(new) = &new {
+            plan.set(new.ordinal, new.record.encode());
+        }
+        let (pages, root) = plan.encode(first);
+        checkpoint.versions = root;
+        let mut lengths: Vec<usize> = pages.iter().map(|page| page.bytes.len()).collect();
+        lengths.push(checkpoint.encode().len());
+        let other = metadata.make_room(&lengths).await?;
+        if other != first {
+            first = other;
+            continue;
+        }
+        let Some(new) = &mut new else { break };
+        let added: usize = lengths.iter().map(|len| len + ITEM_OVERHEAD_BYTES).sum();
+        let stored = lists.uploader.stored_len(metadata.open_bytes() + added);
+        let closed: u64 = metadata.closed_stored();
+        let sized = VersionRecord {
+            new_bytes: new.bytes_before + metadata.sealed_bytes() + added as u64,
+            stored_bytes: new.stored_before + closed + stored,
+            ..new.record
+        };
+        if std::mem::replace(&mut new.record, sized) == sized {
+            break;
+        }
+    }
+    let (pages, root) = plan.encode(first);
+    checkpoint.versions = root;
+    lists.put(&plan, pages, Compression::Off, metadata).await?;
+    let link = metadata.put(&checkpoint_id(), &checkpoint.encode(), Compression::Off).await?;
+    Ok((link, new.map(|new| new.record)))
 }
 
 /// Where the holders of these segments were last reached.
 fn hints<'a>(context: &PushContext, segments: impl IntoIterator<Item = &'a SegmentPlacement>) -> Hints {
     let holders: BTreeSet<PublicKey> = segments.into_iter().flat_map(SegmentPlacement::holders).collect();
     holders.into_iter().map(|holder| (holder, context.network.peer(&holder).address)).collect()
-}
-
-/// A branch that moves to a new version.
-struct NewRef<'a> {
-    branch: &'a str,
-    slot: u64,
-    version: VersionId,
-}
-
-/// Pages of numbered lists that this commit writes.
-struct NewPages<'a> {
-    context: &'a PushContext,
-    uploader: &'a Uploader,
-    /// Present pages in these segments are written anew.
-    leaving: &'a BTreeSet<SegmentNumber>,
-    pages: Vec<NumberedPage>,
-}
-
-impl NewPages<'_> {
-    /// The pages to write, leaves first: those above changed numbers, `more` and those above it, and those that lead
-    /// from a higher root to the old one.
-    fn plan(
-        base: &CommitBase,
-        list: NumberedList,
-        changed: &BTreeSet<u64>,
-        more: BTreeSet<PageAt>,
-    ) -> Vec<PageAt> {
-        let (before, after) = (given_out(&base.published, list), given_out(&base.counts, list));
-        let mut pages: BTreeSet<PageAt> =
-            pages_to_write(before, after, changed.iter().copied()).into_iter().collect();
-        let root = root_level(after).unwrap_or(0);
-        for mut page in more {
-            pages.insert(page);
-            while page.level < root {
-                page = page.parent();
-                pages.insert(page);
-            }
-        }
-        pages.into_iter().collect()
-    }
-
-    /// Links to the pages below `at`: the new ones where there are, else the present ones.
-    fn children(&self, list: NumberedList, at: PageAt) -> Result<Vec<(usize, Link)>, PushError> {
-        let level = at.level - 1;
-        let first = at.page * RADIX as u64;
-        let last = first + (RADIX as u64 - 1);
-        let mut links: BTreeMap<u64, Link> = self
-            .context
-            .books
-            .pages(self.context.dataset.id, list, level, first, last)?
-            .into_iter()
-            .map(|page| (page.page, page.link))
-            .collect();
-        let new = self.pages.iter().filter(|page| page.list == list && page.level == level);
-        links.extend(
-            new.filter(|page| (first..=last).contains(&page.page)).map(|page| (page.page, page.link)),
-        );
-        Ok(links.into_iter().map(|(page, link)| (slot_of(page, 0), link)).collect())
-    }
-
-    fn put(
-        &mut self,
-        list: NumberedList,
-        at: PageAt,
-        bytes: &[u8],
-        metadata: &mut Metadata<'_>,
-    ) -> Result<(), PushError> {
-        let tree = match list {
-            NumberedList::Map => NumberedTree::Map,
-            NumberedList::Versions => NumberedTree::Versions,
-            NumberedList::Refs => NumberedTree::Refs,
-        };
-        let link = in_one(metadata.put(&numbered_id(tree, at), bytes)?)?;
-        self.pages.push(NumberedPage { list, level: at.level, page: at.page, link });
-        Ok(())
-    }
-
-    /// Writes a list of records; `records` gives those of one leaf by slot.
-    fn list(
-        &mut self,
-        base: &CommitBase,
-        list: NumberedList,
-        changed: &BTreeSet<u64>,
-        metadata: &mut Metadata<'_>,
-        records: impl Fn(u64) -> Result<Vec<(usize, Vec<u8>)>, PushError>,
-    ) -> Result<Root, PushError> {
-        let leaving = self.lying_in(base, list, self.leaving)?;
-        for at in NewPages::plan(base, list, changed, leaving) {
-            let bytes = if at.level == 0 {
-                let mut page = RecordPage::default();
-                for (slot, record) in records(at.page)? {
-                    page.records.set(slot, Some(record));
-                }
-                page.encode()
-            } else {
-                let mut page = LinkPage::default();
-                for (slot, link) in self.children(list, at)? {
-                    page.children.set(slot, Some(link));
-                }
-                page.encode()
-            };
-            self.put(list, at, &bytes, metadata)?;
-        }
-        self.root(base, list)?.ok_or(PushError::Stopped)
-    }
-
-    /// The root that was written last, or the present one when nothing of the list was written.
-    fn root(&self, base: &CommitBase, list: NumberedList) -> Result<Option<Root>, PushError> {
-        if let Some(page) = self.pages.iter().rev().find(|page| page.list == list) {
-            return Ok(Some(Root { level: page.level, link: page.link }));
-        }
-        let Some(level) = root_level(given_out(&base.published, list)) else { return Ok(None) };
-        let present = self.context.books.pages(self.context.dataset.id, list, level, 0, 0)?;
-        Ok(present.first().map(|page| Root { level, link: page.link }))
-    }
-
-    /// Present pages of a list that lie in one of these segments.
-    fn lying_in(
-        &self,
-        base: &CommitBase,
-        list: NumberedList,
-        segments: &BTreeSet<SegmentNumber>,
-    ) -> Result<BTreeSet<PageAt>, PushError> {
-        let mut found = BTreeSet::new();
-        let levels = root_level(given_out(&base.published, list)).map_or(0, |root| root + 1);
-        for level in (0..levels).filter(|_| !segments.is_empty()) {
-            let (dataset, last) = (self.context.dataset.id, i64::MAX.unsigned_abs());
-            let pages = self.context.books.pages(dataset, list, level, 0, last)?;
-            let inside = pages.iter().filter(|page| segments.contains(&page.link.place.segment));
-            found.extend(inside.map(|page| PageAt { level, page: page.page }));
-        }
-        Ok(found)
-    }
-
-    /// The list of versions, with `new` if there is one.
-    fn versions(
-        &mut self,
-        base: &CommitBase,
-        new: Option<&VersionRecord>,
-        relocated: &BTreeMap<u64, Relocation>,
-        metadata: &mut Metadata<'_>,
-    ) -> Result<Root, PushError> {
-        let mut changed = changed(&base.changes, NumberedList::Versions);
-        changed.extend(new.map(|_| base.ordinal));
-        changed.extend(relocated.keys());
-        let (books, dataset) = (Arc::clone(&self.context.books), self.context.dataset.id);
-        let ordinal = base.ordinal;
-        self.list(base, NumberedList::Versions, &changed, metadata, |page| {
-            let first = page * RADIX as u64;
-            let present = books.versions(dataset, Some(first + RADIX as u64), 64)?;
-            let mut records: Vec<(usize, Vec<u8>)> = present
-                .iter()
-                .filter(|record| record.ordinal >= first && record.ordinal < ordinal)
-                .map(|record| (slot_of(record.ordinal, 0), version_record(record, relocated).encode()))
-                .collect();
-            if let Some(new) = new.filter(|_| page_of(ordinal, 0).page == page) {
-                records.push((slot_of(ordinal, 0), new.encode()));
-            }
-            Ok(records)
-        })
-    }
-
-    /// The list of refs, with the branch that moves if there is one.
-    fn refs(
-        &mut self,
-        base: &CommitBase,
-        new: Option<&NewRef<'_>>,
-        metadata: &mut Metadata<'_>,
-    ) -> Result<Root, PushError> {
-        let present = self.context.books.refs(self.context.dataset.id)?;
-        let mut changed = changed(&base.changes, NumberedList::Refs);
-        let mut records: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        for present in present.iter().filter(|present| new.is_none_or(|new| new.slot != present.slot)) {
-            if let Some(record) = self.ref_record(present)? {
-                records.insert(present.slot, record.encode());
-            }
-        }
-        if let Some(new) = new {
-            let name: RefName = new.branch.parse().map_err(|_| {
-                let (name, reason) = (new.branch.to_owned(), "it is no name of a branch".to_owned());
-                PushError::Catalog(CatalogError::InvalidName { name, reason })
-            })?;
-            let record =
-                RefRecord { name, kind: RefKind::Branch, version: new.version, ordinal: base.ordinal };
-            records.insert(new.slot, record.encode());
-            changed.insert(new.slot);
-        }
-        self.list(base, NumberedList::Refs, &changed, metadata, |page| {
-            let first = page * RADIX as u64;
-            let below = records.range(first..first + RADIX as u64);
-            Ok(below.map(|(slot, record)| (slot_of(*slot, 0), record.clone())).collect())
-        })
-    }
-
-    fn ref_record(&self, present: &BookRef) -> Result<Option<RefRecord>, PushError> {
-        let resolved = self.context.books.resolve(self.context.dataset.id, present.version.to_string())?;
-        // A name that is no ref name can't have been made here.
-        let Ok(name) = present.name.parse() else { return Ok(None) };
-        Ok(Some(RefRecord {
-            name,
-            kind: present.kind,
-            version: present.version,
-            ordinal: resolved.version.ordinal,
-        }))
-    }
-
-    fn map(&mut self, base: &CommitBase, metadata: &mut Metadata<'_>) -> Result<Option<Root>, PushError> {
-        let (list, dataset) = (NumberedList::Map, self.context.dataset.id);
-        let mut changed = changed(&base.changes, list);
-        let here = metadata.open()?.number();
-        changed.extend(self.uploader.totals().segments.iter().map(|segment| segment.number.0));
-        changed.remove(&here.0);
-        let placed_anew = changed.iter().copied().map(SegmentNumber).collect();
-        let root = root_level(base.published.segments).unwrap_or(0);
-        // A page carries the placements of the segments which those below it lie in.
-        let mut more: BTreeSet<PageAt> = self.lying_in(base, list, &placed_anew)?;
-        more = more.into_iter().filter(|page| page.level < root).map(PageAt::parent).collect();
-        more.extend(self.lying_in(base, list, self.leaving)?);
-        for at in NewPages::plan(base, list, &changed, more) {
-            let bytes = if at.level == 0 {
-                let first = at.page * RADIX as u64;
-                let last = SegmentNumber(first + (RADIX as u64 - 1));
-                let lease = Some(self.uploader.lease);
-                let placements =
-                    self.context.books.segments_in(dataset, SegmentNumber(first), last, lease)?;
-                let mut leaf = MapLeaf::default();
-                leaf.hints = hints(self.context, &placements);
-                placements.into_iter().for_each(|placement| leaf.put(placement));
-                leaf.encode()
-            } else {
-                self.map_inner(at, here)?.encode()
-            };
-            self.put(list, at, &bytes, metadata)?;
-        }
-        self.root(base, list)
-    }
-
-    fn map_inner(&self, at: PageAt, here: SegmentNumber) -> Result<MapInner, PushError> {
-        let children = self.children(NumberedList::Map, at)?;
-        let others: BTreeSet<SegmentNumber> =
-            children.iter().map(|(_, link)| link.place.segment).filter(|segment| *segment != here).collect();
-        let asked =
-            self.context.books.placements(self.context.dataset.id, others.iter().copied().collect())?;
-        let placements: BTreeMap<SegmentNumber, &SegmentPlacement> =
-            asked.iter().map(|placement| (placement.number, placement)).collect();
-        let mut inner = MapInner::default();
-        inner.hints = hints(self.context, &asked);
-        for (slot, link) in children {
-            let Place { segment, index } = link.place;
-            if segment == here {
-                inner.put_beside(slot, index, link.hash);
-            } else {
-                inner.put_in(slot, index, placements[&segment], link.hash);
-            }
-        }
-        Ok(inner)
-    }
-}
-
-fn changed(changes: &[Change], list: NumberedList) -> BTreeSet<u64> {
-    changes.iter().filter(|change| change.list == list).map(|change| change.number).collect()
-}
-
-fn given_out(counts: &Counts, list: NumberedList) -> u64 {
-    match list {
-        NumberedList::Map => counts.segments,
-        NumberedList::Versions => counts.versions,
-        NumberedList::Refs => counts.refs,
-    }
-}
-
-fn version_record(record: &BookVersion, relocated: &BTreeMap<u64, Relocation>) -> VersionRecord {
-    let moved = relocated.get(&record.ordinal);
-    VersionRecord {
-        id: record.id,
-        version: moved.map_or(record.version, |moved| moved.place),
-        tree: moved.map_or(record.tree, |moved| moved.tree),
-        new_bytes: record.new_bytes,
-        stored_bytes: record.stored_bytes,
-    }
-}
-
-/// Turns the pending claims of this push into lasting ones. A provider that can't be reached is asked again by the
-/// steward, well before the pending claim ends.
-async fn confirm_claims(context: &PushContext, uploader: &Uploader) -> Result<(), PushError> {
-    let until = wall_clock().plus_seconds(CLAIM_SECONDS);
-    let mut held: BTreeMap<PublicKey, Vec<(FragmentKey, FragmentId)>> = BTreeMap::new();
-    for segment in uploader.totals().segments {
-        for (index, fragment) in (0u8..).zip(&segment.fragments) {
-            let key = FragmentKey { dataset: context.dataset.id, segment: segment.number, index };
-            if let Some(holder) = fragment.holder {
-                held.entry(holder).or_default().push((key, fragment.id));
-            }
-        }
-    }
-    let mut asked = tokio::task::JoinSet::new();
-    for (provider, fragments) in held {
-        let network = Arc::clone(&context.network);
-        asked.spawn(async move {
-            let renew = |(_, fragment): &(FragmentKey, FragmentId)| ClaimRequest {
-                fragment: *fragment,
-                action: ClaimAction::Renew(until),
-            };
-            let requests: Vec<ClaimRequest> = fragments.iter().map(renew).collect();
-            let outcomes = network.claims(&provider, &requests).await.unwrap_or_default();
-            let renewed =
-                fragments.into_iter().zip(outcomes).filter_map(|((key, _), outcome)| match outcome {
-                    ClaimOutcome::Renewed(receipt) => {
-                        Some(RenewedClaim { key, holding: Holding { provider, until: receipt.until } })
-                    }
-                    ClaimOutcome::Released | ClaimOutcome::Absent | ClaimOutcome::Rotten => None,
-                });
-            renewed.collect::<Vec<_>>()
-        });
-    }
-    while let Some(renewed) = asked.join_next().await {
-        let renewed = renewed.map_err(|_| PushError::Stopped)?;
-        if !renewed.is_empty() {
-            context.books.renew_claims(renewed)?;
-        }
-    }
-    Ok(())
 }

@@ -1,8 +1,11 @@
 //! From the bytes of files to sealed segments: chunk, name, look up, seal, append.
 //!
-//! One [`Ingest`] belongs to one push and runs on one blocking thread. Closed segments leave through a bounded
-//! channel, so that a slow network stops the reading and memory stays at a few segments whatever the files' size.
+//! One [`Ingest`] belongs to one push and runs on one blocking thread. Closed segments leave through an [`Outlet`] that
+//! makes it wait, so that a slow network stops the reading and memory stays at a few segments whatever the files' size.
 //! It decides nothing about where fragments go and never waits for a receipt.
+//!
+//! A chunk is stored once in a dataset, as long as the index knows of it. A page is stored unless the caller says that it
+//! may be used again ([`crate::base`]) or this push has stored it.
 
 use crate::push::PushError;
 use crate::scan::{ReadStableError, StableFile};
@@ -14,14 +17,23 @@ use seedbank_formats::layout::{ChildPlace, LayoutPage, layout_id};
 use seedbank_formats::manifest::{ManifestBuilder, ManifestPage};
 use seedbank_formats::place::{ChunkRef, Place};
 use seedbank_formats::seal::{Compression, ItemKind};
-use seedbank_formats::segment::{SealedSegment, SegmentBuilder, SegmentFull};
+use seedbank_formats::segment::{SEGMENT_BUFFER_BYTES, SealedSegment, SegmentBuilder, SegmentFull};
 use seedbank_formats::tree::{Content, INLINE_CHUNKS_MAX, PageId, TreePage};
 use seedbank_formats::{ChunkId, SegmentNumber, Sha256};
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Bytes read from a file at once: a few of the longest chunks, so that cutting rarely waits for more bytes.
+/// Bytes of a file in memory at once: a few of the longest chunks, so that cutting rarely waits for more bytes.
 const READ_BYTES: usize = 8 * CHUNK_BYTES_MAX;
+
+/// Pages of manifests that are kept back until it is known that they are needed: those of some 14 GB of files.
+const DRAFT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Manifest pages that are remembered so as not to store them twice: some 100 MB of memory.
+const MANIFEST_PAGES_KEPT: usize = 1 << 20;
+
+/// Segments that the push relies on are pinned when there are so many new ones, and whenever a segment is closed.
+const UNPINNED_MAX: usize = 64;
 
 /// Where closed segments go, and where their numbers come from.
 pub(crate) trait Outlet {
@@ -29,6 +41,10 @@ pub(crate) trait Outlet {
     fn next_number(&mut self) -> Result<SegmentNumber, PushError>;
     /// Hands over a closed segment; waits while too many are under way.
     fn close(&mut self, segment: SealedSegment) -> Result<(), PushError>;
+    /// Has segments of earlier pushes kept until this one ends.
+    fn pin(&mut self, segments: Vec<SegmentNumber>) -> Result<(), PushError>;
+    /// Fails when nobody waits for the push any more.
+    fn check(&self) -> Result<(), PushError>;
 }
 
 /// What a push has read and made so far.
@@ -56,25 +72,45 @@ pub(crate) struct FileContent {
     pub(crate) content: Content,
 }
 
+/// How segments are filled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filling {
+    pub(crate) compression: Compression,
+    /// No segment is longer, unless a single item is.
+    pub(crate) segment_bytes: usize,
+}
+
+/// The pages of a manifest that are not stored yet, the root last.
+type Draft = Vec<(PageId, Vec<u8>)>;
+
 /// Turns files and pages into items of segments, each item once.
 pub(crate) struct Ingest<'a, O> {
     keys: &'a SealKeys,
-    compression: Compression,
+    filling: Filling,
     index: &'a Index,
-    /// Items of this push, which the index does not know before their segment is recorded.
+    /// Items of segments that the index does not know yet.
     overlay: Arc<Mutex<Overlay>>,
-    /// Segments of earlier pushes that this one relies on.
+    /// Segments of earlier pushes that this one deduplicates against.
     relied_on: BTreeSet<SegmentNumber>,
+    unpinned: Vec<SegmentNumber>,
     data: Option<SegmentBuilder>,
     metadata: Option<SegmentBuilder>,
     outlet: O,
-    buffer: Vec<u8>,
+    /// Allocated once: files are read into it one after another.
+    buffer: Box<[u8]>,
+    /// Manifests of files that were read, by their root.
+    drafts: BTreeMap<PageId, Draft>,
+    draft_bytes: usize,
+    /// Tree pages that are stored, as long as the page above is not.
+    tree_pages: HashMap<PageId, ChildPlace>,
+    /// Manifest pages that are stored.
+    manifest_pages: HashMap<PageId, ChildPlace>,
     pub(crate) counts: Counts,
 }
 
 /// Which of the two streams an item joins: metadata stays together, so that finding a file reads few bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Into {
+enum Stream {
     Data,
     Metadata,
 }
@@ -82,41 +118,63 @@ enum Into {
 impl<'a, O: Outlet> Ingest<'a, O> {
     pub(crate) fn new(
         keys: &'a SealKeys,
-        compression: Compression,
+        filling: Filling,
         index: &'a Index,
         overlay: Arc<Mutex<Overlay>>,
         outlet: O,
     ) -> Self {
         Ingest {
             keys,
-            compression,
+            filling,
             index,
             overlay,
             relied_on: BTreeSet::new(),
+            unpinned: Vec::new(),
             data: None,
             metadata: None,
             outlet,
-            buffer: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            drafts: BTreeMap::new(),
+            draft_bytes: 0,
+            tree_pages: HashMap::new(),
+            manifest_pages: HashMap::new(),
             counts: Counts::default(),
         }
     }
 
-    /// Reads a file to its end. `progress` hears of every block of bytes.
+    /// Fails when nobody waits for the push any more.
+    pub(crate) fn check(&self) -> Result<(), PushError> {
+        self.outlet.check()
+    }
+
+    /// Reads a file to its end and stores its chunks. Its manifest is kept back: see [`Ingest::store_manifest`].
+    /// `progress` hears of every block of bytes.
     pub(crate) fn file(
         &mut self,
         file: &mut StableFile,
-        mut progress: impl FnMut(u64) -> Result<(), PushError>,
+        progress: impl FnMut(u64),
+    ) -> Result<FileContent, ReadFileError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = self.read(file, &mut buffer, progress);
+        self.buffer = buffer;
+        read
+    }
+
+    fn read(
+        &mut self,
+        file: &mut StableFile,
+        buffer: &mut [u8],
+        mut progress: impl FnMut(u64),
     ) -> Result<FileContent, ReadFileError> {
         let mut sha256 = digest::Context::new(&digest::SHA256);
         let mut xet = FileHasher::default();
         let mut chunks = ChunkList::default();
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let (mut start, mut size, mut tail) = (0, 0u64, Tail::More);
+        // What is read and not cut yet.
+        let (mut start, mut end) = (0, 0);
+        let (mut size, mut tail) = (0u64, Tail::More);
         loop {
-            while let Some(cut) = next_cut(&buffer[start..], tail) {
-                let chunk = &buffer[start..start + cut];
-                let reference = self.chunk(chunk)?;
+            while let Some(cut) = next_cut(&buffer[start..end], tail) {
+                let reference = self.chunk(&buffer[start..start + cut])?;
                 xet.push(reference.id, u64::from(reference.len));
                 chunks.push(self, reference)?;
                 start += cut;
@@ -124,21 +182,20 @@ impl<'a, O: Outlet> Ingest<'a, O> {
             if tail == Tail::End {
                 break;
             }
-            buffer.drain(..start);
-            start = 0;
-            let filled = buffer.len();
-            buffer.resize(filled + READ_BYTES, 0);
-            let read = file.fill(&mut buffer[filled..])?;
-            if read < READ_BYTES {
+            self.outlet.check()?;
+            buffer.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            let room = &mut buffer[end..];
+            let read = file.fill(room)?;
+            if read < room.len() {
                 tail = Tail::End;
             }
-            buffer.truncate(filled + read);
-            sha256.update(&buffer[filled..]);
+            sha256.update(&room[..read]);
+            end += read;
             size += read as u64;
             self.counts.bytes_read += read as u64;
-            progress(read as u64)?;
+            progress(read as u64);
         }
-        self.buffer = buffer;
         self.counts.files_read += 1;
         let sha256 = sha256.finish();
         Ok(FileContent {
@@ -152,47 +209,142 @@ impl<'a, O: Outlet> Ingest<'a, O> {
     fn chunk(&mut self, chunk: &[u8]) -> Result<ChunkRef, PushError> {
         let id = chunk_id(chunk);
         let len = u32::try_from(chunk.len()).expect("a chunk is at most 128 KiB");
-        if self.place(&id)?.is_some() {
+        if self.chunk_place(&id)?.is_some() {
             self.counts.bytes_deduplicated += u64::from(len);
         } else {
             self.counts.bytes_new += u64::from(len);
-            self.append(Into::Data, ItemKind::Chunk, id, chunk)?;
+            let place = self.append(Stream::Data, ItemKind::Chunk, &id, chunk)?;
+            self.overlay().insert(id, place);
         }
         Ok(ChunkRef { id, len })
     }
 
-    /// Where an item is stored, if it is.
-    pub(crate) fn place(&mut self, id: &ChunkId) -> Result<Option<Place>, PushError> {
-        let fresh = self.overlay.lock().unwrap_or_else(PoisonError::into_inner).lookup(id);
+    fn overlay(&self) -> MutexGuard<'_, Overlay> {
+        self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a chunk is stored, if it is. Its segment is pinned before long, if it is not of this push.
+    pub(crate) fn chunk_place(&mut self, id: &ChunkId) -> Result<Option<Place>, PushError> {
+        // Own scope: the index may wait for the disk, and the overlay is wanted elsewhere.
+        let fresh = self.overlay().lookup(id);
         if fresh.is_some() {
             return Ok(fresh);
         }
         let found = self.index.lookup(id)?;
-        if let Some(place) = found {
-            self.relied_on.insert(place.segment);
+        if let Some(place) = found
+            && self.relied_on.insert(place.segment)
+        {
+            self.unpinned.push(place.segment);
+            if self.unpinned.len() >= UNPINNED_MAX {
+                self.pin()?;
+            }
         }
         Ok(found)
     }
 
-    fn known_place(&mut self, id: &ChunkId) -> Result<Place, PushError> {
-        self.place(id)?.ok_or(PushError::Unplaced(*id))
+    /// Has everything pinned that the push relies on so far.
+    pub(crate) fn pin(&mut self) -> Result<(), PushError> {
+        let segments = std::mem::take(&mut self.unpinned);
+        if segments.is_empty() { Ok(()) } else { self.outlet.pin(segments) }
     }
 
-    /// Stores a tree page unless it is there already, with a layout page beside it.
-    pub(crate) fn tree_page(&mut self, id: PageId, bytes: &[u8]) -> Result<(), PushError> {
-        if self.place(&id)?.is_some() {
-            return Ok(());
-        }
-        let page = TreePage::decode(bytes).expect("a page that the builder just encoded");
-        self.page_with_layout(id, bytes, page.chunk_refs().map(|chunk| chunk.id), page.page_refs())
+    /// Where a manifest begins that was stored by this push, or may be used again.
+    pub(crate) fn manifest_place(&self, root: &PageId) -> Option<ChildPlace> {
+        self.manifest_pages.get(root).copied()
+    }
+
+    /// Whether the manifest of a file that was read waits to be stored.
+    pub(crate) fn has_draft(&self, root: &PageId) -> bool {
+        self.drafts.contains_key(root)
+    }
+
+    /// Uses stored manifest pages again.
+    pub(crate) fn reuse_manifest(&mut self, pages: impl IntoIterator<Item = (PageId, ChildPlace)>) {
+        self.manifest_pages.extend(pages);
+    }
+
+    /// Stores the manifest of a file that was read.
+    pub(crate) fn store_manifest(&mut self, root: &PageId) -> Result<(), PushError> {
+        let Some(draft) = self.drafts.remove(root) else { return Ok(()) };
+        self.store_draft(draft)
+    }
+
+    fn store_draft(&mut self, draft: Draft) -> Result<(), PushError> {
+        draft.iter().try_for_each(|(id, bytes)| self.manifest_page(*id, bytes))
     }
 
     fn manifest_page(&mut self, id: PageId, bytes: &[u8]) -> Result<(), PushError> {
-        if self.place(&id)?.is_some() {
+        self.draft_bytes -= bytes.len();
+        if self.manifest_pages.contains_key(&id) {
             return Ok(());
         }
         let page = ManifestPage::decode(bytes).expect("a page that the builder just encoded");
-        self.page_with_layout(id, bytes, page.chunk_refs().map(|chunk| chunk.id), page.page_refs())
+        let children = page.page_refs().map(|child| self.manifest_pages[&child]).collect::<Vec<ChildPlace>>();
+        let chunks = page.chunk_refs().map(|chunk| chunk.id);
+        let place = self.page_with_layout(id, bytes, chunks, children)?;
+        self.manifest_pages.insert(id, place);
+        Ok(())
+    }
+
+    /// Keeps a page of the manifest that is being built. When there are too many, all are stored.
+    fn draft(&mut self, draft: &mut Draft, id: PageId, bytes: Vec<u8>) -> Result<(), PushError> {
+        self.draft_bytes += bytes.len();
+        draft.push((id, bytes));
+        if self.draft_bytes < DRAFT_BYTES_MAX {
+            return Ok(());
+        }
+        for draft in std::mem::take(&mut self.drafts).into_values() {
+            self.store_draft(draft)?;
+        }
+        self.store_draft(std::mem::take(draft))
+    }
+
+    /// Uses a stored tree page again.
+    pub(crate) fn reuse_tree_page(&mut self, id: PageId, page: &TreePage, place: ChildPlace) {
+        self.forget_below(page);
+        self.tree_pages.insert(id, place);
+    }
+
+    /// Stores a tree page, with a layout page beside it. Everything that it names must be stored or used again.
+    pub(crate) fn store_tree_page(
+        &mut self,
+        id: PageId,
+        bytes: &[u8],
+        page: &TreePage,
+    ) -> Result<(), PushError> {
+        let pages = match page {
+            TreePage::Leaf(_) => &self.manifest_pages,
+            TreePage::Inner { .. } => &self.tree_pages,
+        };
+        let children = page.page_refs().map(|child| pages[&child]).collect();
+        let chunks = page.chunk_refs().map(|chunk| chunk.id);
+        let place = self.page_with_layout(id, bytes, chunks, children)?;
+        self.forget_below(page);
+        self.tree_pages.insert(id, place);
+        Ok(())
+    }
+
+    /// Where a tree page is that was stored or used again, and has no page above yet.
+    pub(crate) fn tree_page_place(&self, id: &PageId) -> Option<ChildPlace> {
+        self.tree_pages.get(id).copied()
+    }
+
+    /// Nothing else names what this page names, and drafts of its files are no longer wanted.
+    fn forget_below(&mut self, page: &TreePage) {
+        match page {
+            TreePage::Inner { children, .. } => {
+                for child in children {
+                    self.tree_pages.remove(&child.page);
+                }
+            }
+            TreePage::Leaf(_) => {
+                self.drafts.clear();
+                self.draft_bytes = 0;
+                if self.manifest_pages.len() > MANIFEST_PAGES_KEPT {
+                    self.manifest_pages.clear();
+                }
+            }
+        }
     }
 
     fn page_with_layout(
@@ -200,54 +352,58 @@ impl<'a, O: Outlet> Ingest<'a, O> {
         id: PageId,
         bytes: &[u8],
         chunks: impl Iterator<Item = ChunkId>,
-        pages: impl Iterator<Item = PageId>,
-    ) -> Result<(), PushError> {
-        let places = chunks.map(|chunk| self.known_place(&chunk)).collect::<Result<Vec<_>, _>>()?;
-        let children = pages
-            .map(|page| {
-                Ok(ChildPlace {
-                    page: self.known_place(&page)?,
-                    layout: self.known_place(&layout_id(&page))?,
-                })
-            })
-            .collect::<Result<Vec<_>, PushError>>()?;
-        self.append(Into::Metadata, ItemKind::Page, id, bytes)?;
+        children: Vec<ChildPlace>,
+    ) -> Result<ChildPlace, PushError> {
+        let places = chunks
+            .map(|chunk| self.chunk_place(&chunk)?.ok_or(PushError::Unplaced(chunk)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let page = self.append(Stream::Metadata, ItemKind::Page, &id, bytes)?;
         let layout = LayoutPage::describe(places, children).encode();
-        self.append(Into::Metadata, ItemKind::Named, layout_id(&id), &layout)?;
-        Ok(())
+        let layout = self.append(Stream::Metadata, ItemKind::Named, &layout_id(&id), &layout)?;
+        Ok(ChildPlace { page, layout })
     }
 
-    fn stream(&mut self, into: Into) -> &mut Option<SegmentBuilder> {
-        match into {
-            Into::Data => &mut self.data,
-            Into::Metadata => &mut self.metadata,
+    fn stream(&mut self, stream: Stream) -> &mut Option<SegmentBuilder> {
+        match stream {
+            Stream::Data => &mut self.data,
+            Stream::Metadata => &mut self.metadata,
         }
     }
 
-    fn append(&mut self, into: Into, kind: ItemKind, id: ChunkId, plain: &[u8]) -> Result<Place, PushError> {
-        let compression = self.compression;
+    fn append(
+        &mut self,
+        stream: Stream,
+        kind: ItemKind,
+        id: &ChunkId,
+        plain: &[u8],
+    ) -> Result<Place, PushError> {
+        let Filling { compression, segment_bytes } = self.filling;
         loop {
-            if self.stream(into).is_none() {
+            if self.stream(stream).is_none() {
                 let number = self.outlet.next_number()?;
-                *self.stream(into) = Some(SegmentBuilder::new(self.keys, number, Vec::new()));
+                let buffer = match stream {
+                    // It will be filled, or the push is small: pages that are not written to cost nothing.
+                    Stream::Data => Vec::with_capacity(SEGMENT_BUFFER_BYTES.min(2 * segment_bytes)),
+                    Stream::Metadata => Vec::new(),
+                };
+                *self.stream(stream) = Some(SegmentBuilder::new(self.keys, number, buffer));
             }
-            let builder = self.stream(into).as_mut().expect("just made");
-            match builder.push(kind, &id, plain, compression) {
-                Ok(index) => {
-                    let place = Place { segment: builder.number(), index };
-                    self.overlay.lock().unwrap_or_else(PoisonError::into_inner).insert(id, place);
-                    return Ok(place);
-                }
-                Err(SegmentFull) => self.close(into)?,
+            let builder = self.stream(stream).as_mut().expect("just made");
+            let fits = builder.is_empty() || builder.sealed_len() + plain.len() <= segment_bytes;
+            let pushed = if fits { builder.push(kind, id, plain, compression) } else { Err(SegmentFull) };
+            match pushed {
+                Ok(index) => return Ok(Place { segment: builder.number(), index }),
+                Err(SegmentFull) => self.close(stream)?,
             }
         }
     }
 
-    fn close(&mut self, into: Into) -> Result<(), PushError> {
-        let Some(builder) = self.stream(into).take() else { return Ok(()) };
+    fn close(&mut self, stream: Stream) -> Result<(), PushError> {
+        let Some(builder) = self.stream(stream).take() else { return Ok(()) };
+        self.pin()?;
         let segment = builder.finish();
         self.counts.bytes_sealed += u64::from(segment.sealed_len());
-        if into == Into::Metadata {
+        if stream == Stream::Metadata {
             self.counts.bytes_metadata += u64::from(segment.sealed_len());
         }
         self.outlet.close(segment)
@@ -255,17 +411,12 @@ impl<'a, O: Outlet> Ingest<'a, O> {
 
     /// Closes the open data segment, so that everything that files need is under way.
     pub(crate) fn close_data(&mut self) -> Result<(), PushError> {
-        self.close(Into::Data)
+        self.close(Stream::Data)
     }
 
     /// The open metadata segment, left open for what the commit adds.
     pub(crate) fn take_metadata(&mut self) -> Option<SegmentBuilder> {
         self.metadata.take()
-    }
-
-    /// Segments of earlier pushes that this one deduplicated against.
-    pub(crate) fn relied_on(&self) -> &BTreeSet<SegmentNumber> {
-        &self.relied_on
     }
 }
 
@@ -286,45 +437,55 @@ struct ChunkList {
     count: u64,
     inline: Vec<ChunkRef>,
     manifest: Option<ManifestBuilder>,
+    draft: Draft,
 }
 
 impl ChunkList {
     fn push<O: Outlet>(&mut self, ingest: &mut Ingest<'_, O>, chunk: ChunkRef) -> Result<(), PushError> {
         self.count += 1;
         if let Some(manifest) = &mut self.manifest {
-            return feed(manifest, ingest, chunk);
+            return feed(manifest, &mut self.draft, ingest, chunk);
         }
         self.inline.push(chunk);
         if self.inline.len() > INLINE_CHUNKS_MAX {
             let manifest = self.manifest.insert(ManifestBuilder::default());
             for chunk in self.inline.drain(..) {
-                feed(manifest, ingest, chunk)?;
+                feed(manifest, &mut self.draft, ingest, chunk)?;
             }
         }
         Ok(())
     }
 
-    fn finish<O: Outlet>(self, ingest: &mut Ingest<'_, O>, xet: FileHasher) -> Result<Content, PushError> {
+    fn finish<O: Outlet>(
+        mut self,
+        ingest: &mut Ingest<'_, O>,
+        xet: FileHasher,
+    ) -> Result<Content, PushError> {
         let Some(manifest) = self.manifest else { return Ok(Content::Chunks(self.inline)) };
-        let mut failed = None;
+        let (mut failed, draft) = (None, &mut self.draft);
         let root = manifest.finish(&mut |id, bytes: Vec<u8>| {
             if failed.is_none() {
-                failed = ingest.manifest_page(id, &bytes).err();
+                failed = ingest.draft(draft, id, bytes).err();
             }
         });
-        failed.map_or(Ok(Content::Manifest { root, chunks: self.count, xet: xet.finish() }), Err)
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        ingest.drafts.insert(root, self.draft);
+        Ok(Content::Manifest { root, chunks: self.count, xet: xet.finish() })
     }
 }
 
 fn feed<O: Outlet>(
     manifest: &mut ManifestBuilder,
+    draft: &mut Draft,
     ingest: &mut Ingest<'_, O>,
     chunk: ChunkRef,
 ) -> Result<(), PushError> {
     let mut failed = None;
     manifest.push(chunk, &mut |id, bytes: Vec<u8>| {
         if failed.is_none() {
-            failed = ingest.manifest_page(id, &bytes).err();
+            failed = ingest.draft(draft, id, bytes).err();
         }
     });
     failed.map_or(Ok(()), Err)

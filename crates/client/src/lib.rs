@@ -5,6 +5,8 @@
 //! out. Decisions about sending, hedging and blame are made in `seedbank-protocol`, about placement in
 //! `seedbank-stewardship`; this crate carries them out.
 
+mod base;
+mod claims;
 mod coding;
 mod columns;
 mod commit;
@@ -15,6 +17,8 @@ pub mod glob;
 pub mod heads;
 pub mod home_dataset;
 mod ingest;
+mod intake;
+mod lease;
 pub mod maintain;
 pub mod network;
 pub mod placements;
@@ -26,6 +30,7 @@ mod range_read;
 pub mod reader;
 mod recent;
 pub mod recover;
+mod reindex;
 pub mod restore;
 pub mod scan;
 pub mod snapshot;

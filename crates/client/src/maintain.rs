@@ -15,7 +15,7 @@ mod proven;
 mod providers;
 mod refresh;
 
-pub use claims::Renewed;
+pub use crate::claims::Renewed;
 pub use collect::{CollectError, Collection};
 pub use compact::{CompactError, Compacted};
 pub use complete::{CompleteError, Completed};

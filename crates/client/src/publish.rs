@@ -2,7 +2,7 @@
 
 use crate::network::Network;
 use crate::push::PushError;
-use crate::uploader::SharedBooks;
+use crate::uploader::{SharedBooks, ask};
 use bytes::Bytes;
 use seedbank_catalog::Books;
 use seedbank_formats::head::Head;
@@ -11,12 +11,19 @@ use seedbank_transport::HeadPut;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 /// Readers ask three providers; with so many copies three are found even when most are away.
 pub const HEAD_COPIES_MAX: usize = 16;
 
+/// Once so many have it, nobody is waited for long.
+const COPIES_ENOUGH: usize = 5;
+
 /// Whoever does not take a head in this time gets it later, from the steward.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same, once enough have it.
+const PATIENCE_FOR_MORE: Duration = Duration::from_millis(500);
 
 /// Gives the newest head to providers that don't have it yet, and says how many have it then.
 ///
@@ -27,27 +34,33 @@ pub async fn publish(
     network: &Arc<Network>,
     dataset: DatasetId,
 ) -> Result<u64, PushError> {
-    let Some(head) = books.head(dataset)? else { return Ok(0) };
-    let providers = books.providers()?;
+    let asked = ask(books, move |books| Ok((books.head(dataset)?, books.providers()?))).await?;
+    let (Some(head), providers) = asked else { return Ok(0) };
     network.learn(providers.iter().map(|p| (&p.profile.key, p.profile.address.as_str())));
-    let mut have: Vec<PublicKey> = head.published.clone();
-    let missing: Vec<PublicKey> =
-        providers.iter().map(|p| p.profile.key).filter(|key| !have.contains(key)).collect();
+    let mut missing: Vec<PublicKey> =
+        providers.iter().map(|p| p.profile.key).filter(|key| !head.published.contains(key)).collect();
+    {
+        let (latency, now) = (network.latency(), network.now());
+        missing.sort_by_key(|provider| latency.is_down(provider, now));
+    }
+    missing.truncate(HEAD_COPIES_MAX.saturating_sub(head.published.len()));
+    let enough = COPIES_ENOUGH.min(head.published.len() + missing.len());
+
     let bytes = Bytes::from(head.bytes);
     let mut puts = JoinSet::new();
-    for provider in missing.into_iter().take(HEAD_COPIES_MAX.saturating_sub(have.len())) {
+    for provider in missing {
         let (network, bytes) = (Arc::clone(network), bytes.clone());
-        puts.spawn(async move {
-            let put = network.put_head(&provider, dataset, bytes);
-            (provider, tokio::time::timeout(PATIENCE, put).await)
-        });
+        puts.spawn(async move { (provider, network.put_head(&provider, dataset, bytes).await) });
     }
-    while let Some(put) = puts.join_next().await {
-        let Ok((provider, Ok(Ok(put)))) = put else { continue };
+    let (mut took, mut deadline) = (Vec::new(), Instant::now() + PATIENCE);
+    while let Ok(Some(put)) = timeout_at(deadline, puts.join_next()).await {
+        let Ok((provider, Ok(put))) = put else { continue };
         match put {
             HeadPut::Stored => {
-                books.mark_published(dataset, head.sequence, provider)?;
-                have.push(provider);
+                took.push(provider);
+                if head.published.len() + took.len() >= enough {
+                    deadline = deadline.min(Instant::now() + PATIENCE_FOR_MORE);
+                }
             }
             HeadPut::Newer(newer) => {
                 // Somebody commits to this dataset from other books: a person must know.
@@ -56,5 +69,11 @@ pub async fn publish(
             }
         }
     }
-    Ok(have.len() as u64)
+    let have = (head.published.len() + took.len()) as u64;
+    let sequence = head.sequence;
+    ask(books, move |books| {
+        took.into_iter().try_for_each(|provider| books.mark_published(dataset, sequence, provider))
+    })
+    .await?;
+    Ok(have)
 }

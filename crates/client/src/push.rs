@@ -1,59 +1,58 @@
 //! Stores a folder as a dataset's next version.
 //!
-//! One blocking thread reads and seals ([`crate::ingest`]), a bounded number of tasks store closed segments
-//! ([`crate::uploader`]), and the commit makes it one version ([`crate::commit`]). Whatever was stored before an
+//! One blocking thread reads and seals ([`crate::intake`], [`crate::ingest`]), a bounded number of tasks store closed
+//! segments ([`crate::uploader`]), and the commit makes it one version ([`crate::commit`]). Whatever was stored before an
 //! interruption is recorded, so running the same push again sends only what is missing.
 
-use crate::commit::{self, Committed, NewTree};
-use crate::dataset::{DatasetKeys, index_folder};
+use crate::base::Base;
+use crate::commit::{self, NewTree};
+use crate::dataset::DatasetKeys;
 use crate::file_cache::FileCache;
 use crate::glob::Filter;
-use crate::ingest::{Counts, Ingest, Outlet, ReadFileError};
-use crate::network::{Network, wall_clock};
+use crate::ingest::{Counts, Filling, Ingest, Outlet};
+use crate::intake::{Intake, TakenIn};
+use crate::lease::Lease;
+use crate::network::Network;
 use crate::progress::Progress;
 use crate::reader::{ReadError, Reader};
-use crate::scan::{
-    CaseCollisions, FileStamp, ReadStableError, Scan, ScanError, Scanned, What, read_stable, survey,
-};
-use crate::snapshot::{Snapshot, SnapshotError};
-use crate::uploader::{SharedBooks, Uploader, candidate};
+use crate::reindex::open_index;
+use crate::scan::{CaseCollisions, ReadStableError, ScanError, survey};
+use crate::snapshot::SnapshotError;
+use crate::uploader::{SharedBooks, Uploader, ask, candidate};
 use seedbank_catalog::index::{Index, IndexError};
-use seedbank_catalog::records::{Contact, Dataset, LeaseId, Outcome, Provider, ProviderProfile};
+use seedbank_catalog::records::{Contact, Dataset, Outcome, Provider, ProviderProfile, VersionRecord};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_erasure::Scheme;
 use seedbank_formats::head::SignHeadError;
 use seedbank_formats::keys::SigningKey;
-use seedbank_formats::layout::{ChildPlace, layout_id};
-use seedbank_formats::path::TreePath;
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
-use seedbank_formats::segment::{SealedSegment, SegmentBuilder};
-use seedbank_formats::tree::{BuildError, Content, Entry, TreeBuilder, TreeRoot};
+use seedbank_formats::segment::{SEGMENT_BYTES_MAX, SealedSegment, SegmentBuilder};
+use seedbank_formats::tree::BuildError;
 use seedbank_formats::version::SignVersionError;
-use seedbank_formats::{ChunkId, PublicKey, SegmentNumber, Timestamp, VersionId};
+use seedbank_formats::{ChunkId, PublicKey, SegmentNumber, VersionId};
 use seedbank_protocol::messages::Accepting;
 use seedbank_protocol::store_exchange::{StoreFailed, StoreFailure};
-use seedbank_stewardship::placement::Unmet;
+use seedbank_stewardship::placement::{Candidate, Unmet};
 use seedbank_stewardship::scheme::ChooseSchemeError;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-/// A lease is renewed at every third of this, so that a push may stall for a while without losing it.
-const LEASE_SECONDS: u64 = 30 * 60;
-
-/// Segments that are coded or sent at once: one is sent while the next is coded. With the one being filled and one
-/// waiting, memory is four segments of up to 64 MiB and two parities.
+/// Segments that are coded or sent at once: one is sent while the next is coded. With the one that is being filled and
+/// the open metadata, a push takes less than 512 MiB.
 const SEGMENTS_UNDER_WAY: usize = 2;
 
 /// A provider that does not answer a greeting in this time counts as down when the push begins.
 const HELLO_PATIENCE: Duration = Duration::from_secs(3);
 
-/// A push that meets collected segments forgets them and starts over; twice in a row is a fault.
-const ATTEMPTS_MAX: u32 = 3;
+/// How often a push begins anew when what it built on goes away under it. Each time somebody collected, compacted or
+/// removed something in between; so often in a row is a fault.
+const ATTEMPTS_MAX: u32 = 5;
 
 /// What to push.
 #[derive(Debug, Clone)]
@@ -79,6 +78,19 @@ pub enum Rehash {
     Changed,
     /// Every file is read.
     All,
+}
+
+/// How much a push may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PushLimits {
+    /// The longest segments, in bytes; [`SEGMENT_BYTES_MAX`] at most. Short ones take less memory and make more metadata.
+    pub segment_bytes: usize,
+}
+
+impl Default for PushLimits {
+    fn default() -> PushLimits {
+        PushLimits { segment_bytes: SEGMENT_BYTES_MAX }
+    }
 }
 
 /// What a push works with.
@@ -188,9 +200,9 @@ pub enum PushError {
     /// The head can't be signed.
     #[error(transparent)]
     Head(#[from] SignHeadError),
-    /// More segments changed at once than one metadata segment can describe: push in parts.
-    #[error("too many segments for one commit; push the folder in parts")]
-    MapTooLarge,
+    /// More versions or refs changed at once than one metadata segment can list: half a million pages of them.
+    #[error("too many versions or refs have changed for one commit")]
+    ListTooLarge,
     /// The branch's version can't be believed.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -211,6 +223,19 @@ pub async fn push(
     options: &PushOptions,
     progress: Arc<dyn Progress>,
 ) -> Result<PushReport, PushError> {
+    push_within(context, options, PushLimits::default(), progress).await
+}
+
+/// The same within other limits than the usual ones.
+///
+/// # Errors
+/// As [`push`].
+pub async fn push_within(
+    context: &PushContext,
+    options: &PushOptions,
+    limits: PushLimits,
+    progress: Arc<dyn Progress>,
+) -> Result<PushReport, PushError> {
     let (source, filter) = (options.source.clone(), options.filter.clone());
     let surveyed = tokio::task::spawn_blocking(move || survey(&source, &filter, CaseCollisions::Refuse));
     let survey = surveyed.await.map_err(|_| PushError::Stopped)??;
@@ -218,136 +243,238 @@ pub async fn push(
         return Err(problem.into());
     }
     progress.total(survey.totals.files, survey.totals.bytes);
-    let index =
-        Arc::new(Index::open(&index_folder(&context.index_dir, &context.dataset.id), context.dataset.id)?);
-    let mut attempt = 1;
-    loop {
-        match push_once(context, options, &index, &progress).await {
-            Err(PushError::Catalog(CatalogError::SegmentGone { segments })) if attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                index.forget_segments(segments)?;
-                FileCache::open(&context.cache_dir).forget_dataset(context.dataset.id);
+    let candidates = greet(context).await?;
+    let index = open_index(context).await?;
+    let mut attempt = Attempt { context, options, limits, candidates, index, progress };
+    // The lease of the attempt before keeps what that one has stored until this one has pinned it.
+    let mut before: Option<Lease> = None;
+    for attempts_left in (0..ATTEMPTS_MAX).rev() {
+        let (lease, parent) = attempt.begin().await?;
+        match attempt.run(&lease, parent).await {
+            Ok(report) => {
+                if report.made == Made::Version {
+                    lease.forget();
+                }
+                return Ok(report);
             }
-            result => return result,
+            Err(error) if attempts_left == 0 => return Err(error),
+            Err(error) => attempt.index = attempt.forget(gone(error)?).await?,
         }
+        drop(before.replace(lease));
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// The segments that the next attempt must do without. Fails with the error if beginning anew is no help.
+fn gone(error: PushError) -> Result<Vec<SegmentNumber>, PushError> {
+    match error {
+        PushError::Catalog(CatalogError::SegmentGone { segments }) => Ok(segments),
+        PushError::Catalog(CatalogError::NotDurable { segment, .. }) => Ok(vec![segment]),
+        // What it was is no more, or where it was.
+        PushError::Catalog(CatalogError::VersionGone { .. } | CatalogError::LeaseLost)
+        | PushError::Unplaced(_) => Ok(Vec::new()),
+        error => Err(error),
     }
 }
 
-async fn push_once(
-    context: &PushContext,
-    options: &PushOptions,
-    index: &Arc<Index>,
-    progress: &Arc<dyn Progress>,
-) -> Result<PushReport, PushError> {
-    let providers = greet(context).await?;
-    let candidates = providers.iter().map(candidate).collect();
-    let owner = format!("push of {} by process {}", options.source.display(), std::process::id());
-    let (dataset, branch) = (context.dataset.id, options.branch.clone());
-    let begun = context.books.begin_push(dataset, branch, owner, LEASE_SECONDS, 0)?;
-    let lease = Lease { books: Arc::clone(&context.books), id: begun.lease };
-    let keeper = lease.keep();
-    let uploader = Arc::new(Uploader::new(
-        Arc::clone(&context.books),
-        Arc::clone(&context.network),
-        Arc::clone(index),
-        begun.lease,
-        &context.keys,
-        context.policy.clone(),
-        candidates,
-    )?);
-    let read = ingest_all(context, options, &uploader, progress).await?;
-    let parent = begun.parent.as_ref();
-    let unchanged = match parent {
-        Some(parent) => {
-            let reader = Reader::of_books(&context.books, &context.network, &context.keys);
-            let snapshot = Snapshot::open(&reader, parent.id, parent.version, parent.tree).await?;
-            snapshot.version.tree.page == read.root.page
-        }
-        None => false,
-    };
-    let report = |version, made, committed: Option<Committed>| {
+/// What one run over the source works with.
+struct Attempt<'a> {
+    context: &'a PushContext,
+    options: &'a PushOptions,
+    limits: PushLimits,
+    candidates: Vec<Candidate>,
+    index: Arc<Index>,
+    progress: Arc<dyn Progress>,
+}
+
+impl Attempt<'_> {
+    async fn begin(&self) -> Result<(Lease, Option<VersionRecord>), PushError> {
+        let PushContext { books, network, dataset, .. } = self.context;
+        let owner = format!("push of {} by process {}", self.options.source.display(), std::process::id());
+        Lease::begin(books, network, dataset.id, self.options.branch.clone(), owner).await
+    }
+
+    async fn forget(&self, segments: Vec<SegmentNumber>) -> Result<Arc<Index>, PushError> {
+        tracing::info!(?segments, "something that the push built on is gone, it begins anew");
+        let index = Arc::clone(&self.index);
+        let forgotten = tokio::task::spawn_blocking(move || {
+            // Even without any: another process may have moved or forgotten items.
+            index.forget_segments(segments).map(|()| index)
+        });
+        Ok(forgotten.await.map_err(|_ended| PushError::Stopped)??)
+    }
+
+    async fn run(&self, lease: &Lease, parent: Option<VersionRecord>) -> Result<PushReport, PushError> {
+        let context = self.context;
+        let uploader = Uploader::new(
+            Arc::clone(&context.books),
+            Arc::clone(&context.network),
+            Arc::clone(&self.index),
+            lease.id(),
+            &context.keys,
+            context.policy.clone(),
+            self.candidates.clone(),
+        )?;
+        let uploader = Arc::new(uploader.with_segments_of(self.limits.segment_bytes));
+        let base = self.base(parent.as_ref()).await?;
+        let read = self.read(&uploader, base).await?;
+        let TakenIn { root, place, base, relies_on } = read.tree;
+        let is_same =
+            |_: &&VersionRecord| base.as_ref().is_some_and(|base| base.is_same(root.page, &context.policy));
+        let (version, made, committed) = match parent.as_ref().filter(is_same) {
+            Some(parent) => (parent.id, Made::Nothing, None),
+            None => {
+                let bytes_before = read.counts.bytes_sealed;
+                let tree = NewTree { root, place, relies_on, bytes_before };
+                let committed =
+                    commit::commit(context, &uploader, self.options, &tree, read.metadata).await?;
+                (committed.version, committed.made, Some(committed))
+            }
+        };
         let totals = uploader.totals();
-        let (commit_bytes, heads) =
-            committed.map_or((0, 0), |committed| (committed.sealed_bytes, committed.heads));
-        let holders: std::collections::BTreeSet<PublicKey> =
-            totals.segments.iter().flat_map(|segment| segment.holders().collect::<Vec<_>>()).collect();
-        PushReport {
+        let commit_bytes = committed.as_ref().map_or(0, |committed| committed.sealed_bytes);
+        Ok(PushReport {
             version,
             made,
-            entries: read.root.entries,
-            bytes: read.root.bytes,
+            entries: root.entries,
+            bytes: root.bytes,
             counts: read.counts,
             new_bytes: read.counts.bytes_sealed + commit_bytes,
             metadata_bytes: read.counts.bytes_metadata + commit_bytes,
             stored_bytes: totals.bytes,
-            segments: totals.segments.len() as u64,
+            segments: totals.segments,
             scheme: uploader.scheme(),
             missing: totals.missing,
-            holders: holders.into_iter().collect(),
+            holders: totals.holders.into_iter().collect(),
             failures: totals.failures,
-            heads,
-        }
-    };
-    if let (true, Some(parent)) = (unchanged, parent) {
-        return Ok(report(parent.id, Made::Nothing, None));
+            heads: committed.map_or(0, |committed| committed.heads),
+        })
     }
-    let place = ChildPlace {
-        page: index_place(&uploader, index, &read.root.page)?,
-        layout: index_place(&uploader, index, &layout_id(&read.root.page))?,
-    };
-    let tree = NewTree { root: read.root, place, bytes_before: read.counts.bytes_sealed };
-    let committed = commit::commit(context, &uploader, options, &tree, read.metadata).await?;
-    drop(keeper);
-    lease.forget();
-    Ok(report(committed.version, Made::Version, Some(committed)))
-}
 
-/// A lease that ends when the push fails.
-struct Lease {
-    books: SharedBooks,
-    id: LeaseId,
-}
-
-impl Lease {
-    /// Renews the lease until the keeper is dropped.
-    fn keep(&self) -> JoinSet<()> {
-        let (books, id) = (Arc::clone(&self.books), self.id);
-        let mut keeper = JoinSet::new();
-        keeper.spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_secs(LEASE_SECONDS / 3));
-            ticks.tick().await;
-            loop {
-                ticks.tick().await;
-                let books = Arc::clone(&books);
-                let renewed = tokio::task::spawn_blocking(move || books.renew_lease(id, LEASE_SECONDS)).await;
-                if let Ok(Err(error)) = renewed {
-                    // The commit will say so if the lease is really lost.
-                    tracing::warn!(%error, "push lease not renewed");
-                }
+    /// The version whose pages may be used again: the branch's, or for a new branch the dataset's newest.
+    async fn base(&self, parent: Option<&VersionRecord>) -> Result<Option<Base>, PushError> {
+        let PushContext { books, network, keys, dataset, .. } = self.context;
+        let dataset = dataset.id;
+        let record = match parent {
+            Some(parent) => Some(parent.clone()),
+            None => ask(books, move |books| books.versions(dataset, None, 1)).await?.pop(),
+        };
+        let Some(record) = record else { return Ok(None) };
+        match Base::open(Reader::of_books(books, network, keys), &record, Handle::current()).await {
+            Ok(base) => Ok(Some(base)),
+            // It may be damaged for good, and then a new version is what is needed most.
+            Err(error) => {
+                tracing::warn!(version = %record.id, %error, "version before not read, all its metadata is written anew");
+                Ok(None)
             }
-        });
-        keeper
+        }
     }
 
-    /// The commit has ended it.
-    fn forget(mut self) {
-        self.id = LeaseId(u64::MAX);
+    /// Reads the source, and stores the segments that fill up meanwhile.
+    async fn read(&self, uploader: &Arc<Uploader>, base: Option<Base>) -> Result<ReadAll, PushError> {
+        let slots = Arc::new(Semaphore::new(SEGMENTS_UNDER_WAY));
+        let (closed, mut segments) = mpsc::channel(SEGMENTS_UNDER_WAY);
+        let outlet = Channel {
+            uploader: Arc::clone(uploader),
+            slots: Arc::clone(&slots),
+            closed,
+            runtime: Handle::current(),
+        };
+        let thread = self.reading(uploader, base, outlet);
+        let mut stores: JoinSet<Result<(), PushError>> = JoinSet::new();
+        let mut failed = None;
+        while failed.is_none() {
+            let (segment, slot) = tokio::select! {
+                Some(stored) = stores.join_next() => {
+                    failed = stored.unwrap_or(Err(PushError::Stopped)).err();
+                    continue;
+                }
+                closed = segments.recv() => match closed {
+                    Some(closed) => closed,
+                    None => break,
+                }
+            };
+            let uploader = Arc::clone(uploader);
+            stores.spawn(async move {
+                let _slot: OwnedSemaphorePermit = slot;
+                uploader.store(segment).await.map(|_placement| ())
+            });
+        }
+        // The thread notices at its next block that nobody waits for it.
+        slots.close();
+        drop(segments);
+        while let Some(stored) = stores.join_next().await {
+            failed = failed.or(stored.unwrap_or(Err(PushError::Stopped)).err());
+        }
+        let read = thread.await.unwrap_or(Err(PushError::Stopped));
+        failed.map_or(read, Err)
+    }
+
+    /// The thread that reads.
+    fn reading(
+        &self,
+        uploader: &Arc<Uploader>,
+        base: Option<Base>,
+        outlet: Channel,
+    ) -> tokio::task::JoinHandle<Result<ReadAll, PushError>> {
+        let filling =
+            Filling { compression: self.options.compression, segment_bytes: uploader.segment_bytes() };
+        let (keys, options, progress) =
+            (self.context.keys.clone(), self.options.clone(), Arc::clone(&self.progress));
+        let (index, overlay) = (Arc::clone(&self.index), Arc::clone(&uploader.overlay));
+        let cache_dir = self.context.cache_dir.clone();
+        tokio::task::spawn_blocking(move || {
+            let ingest = Ingest::new(keys.current(), filling, &index, overlay, outlet);
+            let cache = FileCache::open(&cache_dir);
+            let mut intake = Intake::new(ingest, keys.id, base, cache, options.rehash, &*progress);
+            let tree = intake.take_in(&options)?;
+            let mut ingest = intake.ingest;
+            ingest.close_data()?;
+            ingest.pin()?;
+            Ok(ReadAll { tree, counts: ingest.counts, metadata: ingest.take_metadata() })
+        })
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.id != LeaseId(u64::MAX)
-            && let Err(error) = self.books.end_push(self.id)
-        {
-            tracing::warn!(%error, "push lease not ended; it runs out by itself");
-        }
+/// What the reading thread leaves.
+struct ReadAll {
+    tree: TakenIn,
+    metadata: Option<SegmentBuilder>,
+    counts: Counts,
+}
+
+/// Where the reading thread sends closed segments.
+struct Channel {
+    uploader: Arc<Uploader>,
+    slots: Arc<Semaphore>,
+    closed: mpsc::Sender<(SealedSegment, OwnedSemaphorePermit)>,
+    runtime: Handle,
+}
+
+impl Outlet for Channel {
+    fn next_number(&mut self) -> Result<SegmentNumber, PushError> {
+        self.uploader.next_number()
+    }
+
+    fn close(&mut self, segment: SealedSegment) -> Result<(), PushError> {
+        // Waits here, with the segment that is full, so that no other is filled meanwhile.
+        let slot = self.runtime.block_on(Arc::clone(&self.slots).acquire_owned());
+        let slot = slot.map_err(|_closed| PushError::Stopped)?;
+        self.closed.blocking_send((segment, slot)).map_err(|_ended| PushError::Stopped)
+    }
+
+    fn pin(&mut self, segments: Vec<SegmentNumber>) -> Result<(), PushError> {
+        Ok(self.uploader.books.use_segments(self.uploader.lease, segments)?)
+    }
+
+    fn check(&self) -> Result<(), PushError> {
+        if self.closed.is_closed() { Err(PushError::Stopped) } else { Ok(()) }
     }
 }
 
 /// Asks all providers who they are: what they say goes to the books, and who is silent is known to be down.
-async fn greet(context: &PushContext) -> Result<Vec<Provider>, PushError> {
-    let mut providers = context.books.providers()?;
+async fn greet(context: &PushContext) -> Result<Vec<Candidate>, PushError> {
+    let mut providers: Vec<Provider> = ask(&context.books, |books| books.providers()).await?;
     context.network.learn(providers.iter().map(|p| (&p.profile.key, p.profile.address.as_str())));
     let mut hellos = JoinSet::new();
     for key in providers.iter().map(|provider| provider.profile.key) {
@@ -358,7 +485,7 @@ async fn greet(context: &PushContext) -> Result<Vec<Provider>, PushError> {
             (key, hello.ok().and_then(Result::ok), began.elapsed())
         });
     }
-    let mut contacts = Vec::new();
+    let (mut contacts, mut heard) = (Vec::new(), Vec::new());
     while let Some(hello) = hellos.join_next().await {
         let Ok((key, hello, took)) = hello else { continue };
         let outcome = match &hello {
@@ -380,235 +507,16 @@ async fn greet(context: &PushContext) -> Result<Vec<Provider>, PushError> {
                     free_bytes: hello.free_bytes,
                     accepting: hello.accepting != Accepting::Nobody,
                 };
-                context.books.put_provider(provider.profile.clone())?;
+                heard.push(provider.profile.clone());
             }
             None => context.network.presume_down(&key),
         }
     }
-    context.books.record_contacts(contacts)?;
-    Ok(providers)
-}
-
-/// What the reading thread leaves.
-struct ReadAll {
-    root: TreeRoot,
-    metadata: Option<SegmentBuilder>,
-    counts: Counts,
-}
-
-async fn ingest_all(
-    context: &PushContext,
-    options: &PushOptions,
-    uploader: &Arc<Uploader>,
-    progress: &Arc<dyn Progress>,
-) -> Result<ReadAll, PushError> {
-    let (closed, mut segments) = mpsc::channel::<SealedSegment>(1);
-    let thread = {
-        let outlet = Channel { uploader: Arc::clone(uploader), closed };
-        let (keys, options, progress) = (context.keys.clone(), options.clone(), Arc::clone(progress));
-        let (index, uploader) = (Arc::clone(&uploader.index), Arc::clone(uploader));
-        let cache_dir = context.cache_dir.clone();
-        tokio::task::spawn_blocking(move || {
-            let overlay = Arc::clone(&uploader.overlay);
-            let mut ingest = Ingest::new(keys.current(), options.compression, &index, overlay, outlet);
-            let cache = FileCache::open(&cache_dir);
-            let result = read_tree(&mut ingest, &keys, &options, cache, &*progress);
-            let (root, files) = result?;
-            ingest.close_data()?;
-            let relied_on = ingest.relied_on().iter().copied().collect();
-            uploader.books.use_segments(uploader.lease, relied_on)?;
-            let read = ReadAll { root, counts: ingest.counts, metadata: ingest.take_metadata() };
-            Ok::<_, PushError>((read, files))
-        })
-    };
-    let slots = Arc::new(Semaphore::new(SEGMENTS_UNDER_WAY));
-    let mut stores: JoinSet<Result<(), PushError>> = JoinSet::new();
-    let mut failed = None;
-    while let Some(segment) = segments.recv().await {
-        let slot = Arc::clone(&slots).acquire_owned().await.map_err(|_closed| PushError::Stopped)?;
-        while let Some(stored) = stores.try_join_next() {
-            failed = failed.or(stored.unwrap_or(Err(PushError::Stopped)).err());
-        }
-        if failed.is_some() {
-            break;
-        }
-        let uploader = Arc::clone(uploader);
-        stores.spawn(async move {
-            let _slot = slot;
-            uploader.store(segment).await.map(|_placement| ())
-        });
-    }
-    drop(segments);
-    while let Some(stored) = stores.join_next().await {
-        failed = failed.or(stored.unwrap_or(Err(PushError::Stopped)).err());
-    }
-    let read = thread.await.unwrap_or(Err(PushError::Stopped));
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let (read, files) = read?;
-    files.remember(context);
-    Ok(read)
-}
-
-/// Where the reading thread sends closed segments.
-struct Channel {
-    uploader: Arc<Uploader>,
-    closed: mpsc::Sender<SealedSegment>,
-}
-
-impl Outlet for Channel {
-    fn next_number(&mut self) -> Result<SegmentNumber, PushError> {
-        self.uploader.next_number()
-    }
-
-    fn close(&mut self, segment: SealedSegment) -> Result<(), PushError> {
-        self.closed.blocking_send(segment).map_err(|_ended| PushError::Stopped)
-    }
-}
-
-/// Files that were read, to be remembered once everything that they need is stored.
-#[derive(Default)]
-struct FilesRead {
-    files: Vec<(PathBuf, FileStamp, bool, Timestamp, Entry)>,
-}
-
-impl FilesRead {
-    fn remember(self, context: &PushContext) {
-        let mut cache = FileCache::open(&context.cache_dir);
-        for (path, stamp, executable, started, entry) in self.files {
-            cache.remember(context.dataset.id, &path, &stamp, executable, started, &entry);
-        }
-        cache.flush();
-    }
-}
-
-fn read_tree<O: Outlet>(
-    ingest: &mut Ingest<'_, O>,
-    keys: &DatasetKeys,
-    options: &PushOptions,
-    mut cache: FileCache,
-    progress: &dyn Progress,
-) -> Result<(TreeRoot, FilesRead), PushError> {
-    let mut builder = TreeBuilder::new();
-    let mut read = FilesRead::default();
-    for scanned in Scan::new(&options.source, &options.filter, CaseCollisions::Refuse)? {
-        let Scanned { path, disk_path, what } = scanned?;
-        let entry = match what {
-            What::EmptyFolder => Entry::Folder,
-            What::Symlink { target } => Entry::Symlink { target },
-            What::File { stamp, executable } => {
-                let known = match options.rehash {
-                    Rehash::All => None,
-                    Rehash::Changed => cache.lookup(keys.id, &disk_path, &stamp, executable),
-                };
-                match known {
-                    Some(entry) if is_stored(ingest, &entry)? => {
-                        ingest.counts.bytes_deduplicated += entry.size();
-                        progress.advance(1, entry.size());
-                        entry
-                    }
-                    _ => {
-                        let (entry, stamp, started) = read_file(ingest, &disk_path, progress)?;
-                        let executable = matches!(entry, Entry::File { executable: true, .. });
-                        read.files.push((disk_path, stamp, executable, started, entry.clone()));
-                        entry
-                    }
-                }
-            }
-        };
-        add(&mut builder, ingest, &path, &entry)?;
-    }
-    let mut failed = None;
-    let root = builder.finish(&mut |id, bytes: Vec<u8>| {
-        if failed.is_none() {
-            failed = ingest.tree_page(id, &bytes).err();
-        }
-    });
-    failed.map_or(Ok((root, read)), Err)
-}
-
-fn add<O: Outlet>(
-    builder: &mut TreeBuilder,
-    ingest: &mut Ingest<'_, O>,
-    path: &TreePath,
-    entry: &Entry,
-) -> Result<(), PushError> {
-    let mut failed = None;
-    builder.push(path, entry, &mut |id, bytes: Vec<u8>| {
-        if failed.is_none() {
-            failed = ingest.tree_page(id, &bytes).err();
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
-}
-
-/// Whether everything that a remembered entry needs is stored still.
-fn is_stored<O: Outlet>(ingest: &mut Ingest<'_, O>, entry: &Entry) -> Result<bool, PushError> {
-    let Entry::File { content, .. } = entry else { return Ok(false) };
-    match content {
-        // A manifest's chunks live as long as its pages do.
-        Content::Manifest { root, .. } => {
-            Ok(ingest.place(root)?.is_some() && ingest.place(&layout_id(root))?.is_some())
-        }
-        Content::Chunks(chunks) => {
-            for chunk in chunks {
-                if ingest.place(&chunk.id)?.is_none() {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-    }
-}
-
-/// Reads a file, once more if it changes meanwhile.
-fn read_file<O: Outlet>(
-    ingest: &mut Ingest<'_, O>,
-    disk_path: &Path,
-    progress: &dyn Progress,
-) -> Result<(Entry, FileStamp, Timestamp), PushError> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match read_file_once(ingest, disk_path, progress) {
-            Err(ReadFileError::Read(ReadStableError::ChangedWhileRead(_))) if attempts == 1 => {}
-            Err(ReadFileError::Read(error)) => return Err(error.into()),
-            Err(ReadFileError::Push(error)) => return Err(error),
-            Ok(read) => return Ok(read),
-        }
-    }
-}
-
-fn read_file_once<O: Outlet>(
-    ingest: &mut Ingest<'_, O>,
-    disk_path: &Path,
-    progress: &dyn Progress,
-) -> Result<(Entry, FileStamp, Timestamp), ReadFileError> {
-    let started = wall_clock();
-    let mut file = read_stable(disk_path)?;
-    let executable = file.executable();
-    let new_before = ingest.counts.bytes_new;
-    let content = ingest.file(&mut file, |bytes| {
-        progress.advance(0, bytes);
-        Ok(())
-    })?;
-    let stamp = file.finish()?;
-    progress.fresh(ingest.counts.bytes_new - new_before);
-    progress.advance(1, 0);
-    let entry =
-        Entry::File { executable, size: content.size, sha256: content.sha256, content: content.content };
-    Ok((entry, stamp, started))
-}
-
-fn index_place(
-    uploader: &Uploader,
-    index: &Index,
-    id: &ChunkId,
-) -> Result<seedbank_formats::place::Place, PushError> {
-    let fresh = uploader.overlay.lock().unwrap_or_else(std::sync::PoisonError::into_inner).lookup(id);
-    match fresh {
-        Some(place) => Ok(place),
-        None => index.lookup(id)?.ok_or(PushError::Unplaced(*id)),
-    }
+    ask(&context.books, move |books| {
+        heard.into_iter().try_for_each(|profile| books.put_provider(profile))?;
+        books.record_contacts(contacts)?;
+        // Names are resolved here, where waiting holds nobody up.
+        Ok(providers.iter().map(candidate).collect())
+    })
+    .await
 }

@@ -1,8 +1,18 @@
-//! The client against providers in this process, over real sockets. Every port is whatever is free, and nothing waits
-//! but for an event.
+//! The client against real providers in this process, over real sockets. Every port is whatever is free, and nothing
+//! waits but for an event.
 
 // Helpers outside test functions are tests as well.
 #![allow(clippy::unwrap_used)]
 
+#[path = "network/harness.rs"]
+mod harness;
+#[path = "network/push_commit.rs"]
+mod push_commit;
+#[path = "network/push_placing.rs"]
+mod push_placing;
+#[path = "network/push_races.rs"]
+mod push_races;
+#[path = "network/push_reuse.rs"]
+mod push_reuse;
 #[path = "network/read/main.rs"]
 mod read;

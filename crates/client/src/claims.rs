@@ -1,0 +1,211 @@
+//! Renews our claims before they end. A provider without a claim may throw the fragment away.
+//!
+//! Who asks says which claims, and how often: a push confirms its own, the steward looks after all.
+
+use crate::commit::CLAIM_SECONDS;
+use crate::network::{Network, wall_clock};
+use crate::push::PushError;
+use crate::uploader::{SharedBooks, ask};
+use seedbank_catalog::records::{DueClaim, FragmentKey, Holding, RenewedClaim};
+use seedbank_catalog::{Books, CatalogError};
+use seedbank_formats::{DatasetId, PublicKey, Timestamp};
+use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
+use seedbank_protocol::routes::CLAIMS_BATCH_MAX;
+use seedbank_transport::ClaimOutcome;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// A pending claim is renewed when it has so long to go: half of its time.
+pub(crate) const PENDING_MARGIN_SECONDS: u64 = 12 * 60 * 60;
+
+/// Claims looked at in one round. They come soonest first, and providers that don't answer leave theirs at the front: so
+/// many that the others' still get their turn.
+pub(crate) const DUE_MAX: u32 = 100_000;
+
+/// A provider that takes longer for a thousand claims is asked again by the steward.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a round of renewals did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Renewed {
+    /// Claims that last longer now.
+    pub renewed: u64,
+    /// Fragments that the provider does not have any more: others must hold them.
+    pub lost: u64,
+    /// Claims whose provider did not answer; they stay due.
+    pub unanswered: u64,
+}
+
+impl Renewed {
+    fn add(&mut self, other: Renewed) {
+        self.renewed += other.renewed;
+        self.lost += other.lost;
+        self.unanswered += other.unanswered;
+    }
+}
+
+/// What the books must be told after a provider's answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tidings {
+    renewed: Vec<RenewedClaim>,
+    lost: Vec<FragmentKey>,
+}
+
+/// Renews all claims of a dataset that end before `before`. Of those that have ended already and whose provider does not
+/// answer, the books are told that nobody holds the fragment.
+pub(crate) async fn renew_due(
+    books: &SharedBooks,
+    network: &Arc<Network>,
+    dataset: DatasetId,
+    before: Timestamp,
+) -> Result<Renewed, PushError> {
+    let mut total = Renewed::default();
+    loop {
+        let due = ask(books, move |books| books.due_claims(before, DUE_MAX)).await?;
+        let is_full = due.len() == usize::try_from(DUE_MAX).unwrap_or(usize::MAX);
+        let ours = due.into_iter().filter(|claim| claim.key.dataset == dataset).collect();
+        let round = renew(books, network, ours, wall_clock()).await?;
+        total.add(round);
+        if !is_full || round.renewed == 0 {
+            return Ok(total);
+        }
+    }
+}
+
+/// Renews these claims, each provider's at once with the others'.
+pub(crate) async fn renew(
+    books: &SharedBooks,
+    network: &Arc<Network>,
+    claims: Vec<DueClaim>,
+    now: Timestamp,
+) -> Result<Renewed, PushError> {
+    let mut providers = JoinSet::new();
+    for (provider, claims) in by_provider(claims) {
+        let (books, network) = (Arc::clone(books), Arc::clone(network));
+        providers.spawn(async move { renew_at(&books, &network, provider, &claims, now).await });
+    }
+    let mut total = Renewed::default();
+    while let Some(renewed) = providers.join_next().await {
+        total.add(renewed.map_err(|_ended| PushError::Stopped)??);
+    }
+    Ok(total)
+}
+
+async fn renew_at(
+    books: &SharedBooks,
+    network: &Network,
+    provider: PublicKey,
+    claims: &[DueClaim],
+    now: Timestamp,
+) -> Result<Renewed, PushError> {
+    let until = now.plus_seconds(CLAIM_SECONDS);
+    let mut total = Renewed::default();
+    let mut left = claims;
+    while !left.is_empty() {
+        let (batch, rest) = left.split_at(left.len().min(CLAIMS_BATCH_MAX));
+        let renew =
+            |claim: &DueClaim| ClaimRequest { fragment: claim.fragment, action: ClaimAction::Renew(until) };
+        let requests: Vec<ClaimRequest> = batch.iter().map(renew).collect();
+        let answer = tokio::time::timeout(PATIENCE, network.claims(&provider, &requests)).await;
+        let tidings = match answer {
+            Ok(Ok(outcomes)) => tidings(batch, outcomes),
+            unanswered => {
+                let error = unanswered.ok().and_then(Result::err);
+                tracing::debug!(%provider, ?error, claims = left.len(), "claims not renewed");
+                let ended = left.iter().filter(|claim| claim.holding.until <= now);
+                let lost: Vec<FragmentKey> = ended.map(|claim| claim.key).collect();
+                total.unanswered += (left.len() - lost.len()) as u64;
+                tell(books, provider, Tidings { renewed: Vec::new(), lost }, &mut total).await?;
+                return Ok(total);
+            }
+        };
+        tell(books, provider, tidings, &mut total).await?;
+        left = rest;
+    }
+    Ok(total)
+}
+
+fn tidings(claims: &[DueClaim], outcomes: Vec<ClaimOutcome>) -> Tidings {
+    let mut tidings = Tidings::default();
+    for (claim, outcome) in claims.iter().zip(outcomes) {
+        match outcome {
+            ClaimOutcome::Renewed(receipt) => {
+                let holding = Holding { provider: claim.holding.provider, until: receipt.until };
+                tidings.renewed.push(RenewedClaim { key: claim.key, holding });
+            }
+            ClaimOutcome::Absent | ClaimOutcome::Rotten => tidings.lost.push(claim.key),
+            // Not an answer to a renewal; the transport refuses it.
+            ClaimOutcome::Released => {}
+        }
+    }
+    tidings
+}
+
+async fn tell(
+    books: &SharedBooks,
+    provider: PublicKey,
+    tidings: Tidings,
+    total: &mut Renewed,
+) -> Result<(), PushError> {
+    let Tidings { renewed, lost } = tidings;
+    total.renewed += renewed.len() as u64;
+    total.lost += lost.len() as u64;
+    if !lost.is_empty() {
+        tracing::warn!(%provider, fragments = lost.len(), "provider lost fragments");
+    }
+    ask(books, move |books| {
+        if !renewed.is_empty() {
+            books.renew_claims(renewed)?;
+        }
+        for key in lost {
+            match books.set_holder(key, None) {
+                // It was collected meanwhile: nobody needs the fragment.
+                Ok(_) | Err(CatalogError::SegmentGone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn by_provider(claims: Vec<DueClaim>) -> BTreeMap<PublicKey, Vec<DueClaim>> {
+    let mut by_provider: BTreeMap<PublicKey, Vec<DueClaim>> = BTreeMap::new();
+    for claim in claims {
+        by_provider.entry(claim.holding.provider).or_default().push(claim);
+    }
+    by_provider
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tidings, by_provider, tidings};
+    use seedbank_catalog::records::{DueClaim, FragmentKey, Holding};
+    use seedbank_formats::{DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp};
+    use seedbank_transport::ClaimOutcome;
+
+    fn claim(provider: u8, index: u8) -> DueClaim {
+        DueClaim {
+            key: FragmentKey { dataset: DatasetId([1; 32]), segment: SegmentNumber(5), index },
+            fragment: FragmentId([index; 32]),
+            holding: Holding { provider: PublicKey([provider; 32]), until: Timestamp(7) },
+        }
+    }
+
+    #[test]
+    fn what_a_provider_lost_is_told_to_the_books() {
+        let claims = [claim(1, 0), claim(1, 1), claim(1, 2)];
+        let outcomes = vec![ClaimOutcome::Absent, ClaimOutcome::Released, ClaimOutcome::Rotten];
+        let expected = Tidings { renewed: Vec::new(), lost: vec![claims[0].key, claims[2].key] };
+        assert_eq!(tidings(&claims, outcomes), expected);
+    }
+
+    #[test]
+    fn each_provider_is_asked_for_its_own() {
+        let grouped = by_provider(vec![claim(1, 0), claim(2, 1), claim(1, 2)]);
+        let sizes: Vec<_> = grouped.values().map(Vec::len).collect();
+        assert_eq!(sizes, [2, 1]);
+    }
+}
