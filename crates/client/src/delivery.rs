@@ -131,6 +131,15 @@ fn sealed_max(chunk: &ChunkRef) -> u64 {
     u64::from(chunk.len) + SEAL_OVERHEAD_BYTES as u64
 }
 
+/// What a stretch of a file is to its sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stretch {
+    /// What it does not have yet. It begins with a chunk.
+    Rest,
+    /// All that is wanted. It may begin within a chunk.
+    Range,
+}
+
 /// The planning side of a delivery. Dropping it stops the delivering side after the call that it is in.
 pub(crate) struct Delivery<E> {
     reader: Arc<Reader>,
@@ -161,32 +170,36 @@ impl<E: Send + 'static> Delivery<E> {
 
     /// Delivers a file from byte `have` on, which is a chunk's start.
     pub(crate) async fn file(&mut self, located: &LocatedEntry, have: u64) -> Result<(), ReadError> {
-        self.stretch(located, have..located.entry.size(), have).await
+        self.stretch(located, have..located.entry.size(), Stretch::Rest).await
     }
 
     /// Delivers the chunks that cover `range` of a file, which is not empty and ends within it. The sink is told as
     /// `have` how many bytes of the first chunk come before the range.
     pub(crate) async fn range(&mut self, located: &LocatedEntry, range: Range<u64>) -> Result<(), ReadError> {
-        let mut chunks = located.chunks(&self.reader, range.clone());
-        let Some(first) = chunks.next().await? else { return Err(incomplete()) };
-        let before = range.start.checked_sub(first.start).ok_or_else(incomplete)?;
-        drop(chunks);
-        self.stretch(located, range, before).await
+        self.stretch(located, range, Stretch::Range).await
     }
 
     async fn stretch(
         &mut self,
         located: &LocatedEntry,
         range: Range<u64>,
-        have: u64,
+        stretch: Stretch,
     ) -> Result<(), ReadError> {
-        let begin = (located.path.clone(), located.entry.clone(), have);
-        self.open.step(Step::Begin(Box::new(begin)));
-        let (mut chunks, mut reached) = (located.chunks(&self.reader, range.clone()), range.start);
+        let mut chunks = located.chunks(&self.reader, range.clone());
+        let mut next = if range.is_empty() { None } else { chunks.next().await? };
+        let before = range.start - next.map_or(range.start, |first| first.start.min(range.start));
+        let have = match stretch {
+            Stretch::Rest if before > 0 => return Err(incomplete()),
+            Stretch::Rest => range.start,
+            Stretch::Range => before,
+        };
+        self.open.step(Step::Begin(Box::new((located.path.clone(), located.entry.clone(), have))));
+        let mut reached = range.start;
         while reached < range.end {
-            let LocatedChunk { chunk, place, start } = chunks.next().await?.ok_or_else(incomplete)?;
+            let LocatedChunk { chunk, place, start } = next.ok_or_else(incomplete)?;
             reached = start.saturating_add(u64::from(chunk.len));
             self.chunk(chunk, place).await?;
+            next = if reached < range.end { chunks.next().await? } else { None };
         }
         self.open.step(Step::End);
         self.flush_if_full().await

@@ -43,6 +43,9 @@ const LOST_FOR: Duration = Duration::from_secs(600);
 /// Holders remembered for lost fragments.
 const LOST_MAX: u64 = 65_536;
 
+/// So often in a row may others be faster than a provider's answer before it is taken to be silent.
+const SILENCES_MAX: u32 = 3;
+
 /// Sources of decodes under way, together: one decode needs k times its range, at most a whole segment. This bounds
 /// memory, and what hedging adds to a link that is full already.
 const DECODE_KIB_MAX: usize = 64 * 1024;
@@ -108,6 +111,8 @@ pub struct Network {
     findings: Mutex<Vec<Finding>>,
     answered: Mutex<BTreeSet<PublicKey>>,
     failing: Mutex<BTreeMap<PublicKey, String>>,
+    /// How often in a row a provider was given up before it answered.
+    silences: Mutex<BTreeMap<PublicKey, u32>>,
     blames: Mutex<JoinSet<()>>,
     lost: Mutex<Recent<(PublicKey, FragmentId), Instant>>,
     decode_kib: Arc<Semaphore>,
@@ -127,6 +132,7 @@ impl Network {
             findings: Mutex::default(),
             answered: Mutex::default(),
             failing: Mutex::default(),
+            silences: Mutex::default(),
             blames: Mutex::default(),
             lost: Mutex::new(Recent::new(LOST_MAX)),
             decode_kib: Arc::new(Semaphore::new(DECODE_KIB_MAX)),
@@ -209,11 +215,20 @@ impl Network {
     fn heard(&self, provider: &PublicKey) {
         self.answered.lock().expect("a set insert does not panic").insert(*provider);
         self.failing.lock().expect("a map removal does not panic").remove(provider);
+        self.silences.lock().expect("a map removal does not panic").remove(provider);
     }
 
     /// Remembers that a provider was given up after `waited` without an answer, because another was faster.
     pub(crate) fn outrun(&self, provider: &PublicKey, waited: Duration) {
         self.latency().record_silence(*provider, waited, self.now());
+        *self.silences.lock().expect("a map insert does not panic").entry(*provider).or_default() += 1;
+    }
+
+    /// Whether a provider has not answered lately before others did. It may be slow, or stalled: whoever has a choice
+    /// asks others first.
+    pub(crate) fn is_silent(&self, provider: &PublicKey) -> bool {
+        let silences = self.silences.lock().expect("a map lookup does not panic");
+        silences.get(provider).is_some_and(|silences| *silences >= SILENCES_MAX)
     }
 
     /// Remembers that a provider could not be reached or broke off. A refusal is an answer.
@@ -503,4 +518,78 @@ impl Tokens {
 pub fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EVIDENCE_BYTES_MAX, FINDINGS_MAX, Finding, Network};
+    use bytes::Bytes;
+    use seedbank_formats::keys::SigningKey;
+    use seedbank_formats::{FragmentId, PublicKey};
+    use seedbank_protocol::read_exchange::{RequestId, Verdict};
+    use seedbank_transport::{ClientLimits, Identity, ProviderClient, TcpDial};
+
+    const PROVIDER: PublicKey = PublicKey([1; 32]);
+
+    fn network() -> Network {
+        let identity = Identity::new(&SigningKey::from_seed([1; 32]));
+        Network::new(ProviderClient::new(&identity, TcpDial, ClientLimits::default()))
+    }
+
+    fn fragment(number: usize) -> FragmentId {
+        FragmentId::of(&number.to_le_bytes())
+    }
+
+    fn finding(number: usize, verdict: Verdict, slice_bytes: usize) -> Finding {
+        Finding {
+            provider: PROVIDER,
+            fragment: fragment(number),
+            range: 0..1,
+            verdict,
+            statement: Some(Bytes::from_static(b"signed")),
+            slice: Some(Bytes::from(vec![0; slice_bytes])),
+        }
+    }
+
+    #[test]
+    fn one_piece_of_evidence_of_each_kind_is_kept_for_a_fragment() {
+        let network = network();
+        for request in 0..10 {
+            network.found(finding(1, Verdict::Liar { evidence: RequestId(request) }, 10));
+        }
+        network.found(finding(1, Verdict::Rotten, 0));
+        network.found(finding(2, Verdict::Liar { evidence: RequestId(0) }, 10));
+        network.found(finding(3, Verdict::WriterFault, 10));
+        let found: Vec<_> = network.findings().iter().map(|finding| finding.fragment).collect();
+        assert_eq!(found, [fragment(1), fragment(1), fragment(2)]);
+        assert!(network.is_lost(&PROVIDER, &fragment(1)) && network.is_lost(&PROVIDER, &fragment(2)));
+        assert!(!network.is_lost(&PROVIDER, &fragment(3)), "the writer's fault is no provider's");
+        assert!(!network.is_lost(&PublicKey([2; 32]), &fragment(1)));
+    }
+
+    #[test]
+    fn evidence_is_bounded_and_what_was_signed_stays() {
+        let network = network();
+        let slice_bytes = EVIDENCE_BYTES_MAX / 4;
+        for number in 0..FINDINGS_MAX + 10 {
+            let slice_bytes = if number < 6 { slice_bytes } else { 0 };
+            network.found(finding(number, Verdict::Liar { evidence: RequestId(0) }, slice_bytes));
+        }
+        let findings = network.findings();
+        assert_eq!(findings.len(), FINDINGS_MAX);
+        assert!(findings[..4].iter().all(|finding| finding.slice.is_some()));
+        assert!(findings[4..6].iter().all(|finding| finding.slice.is_none() && finding.statement.is_some()));
+    }
+
+    #[test]
+    fn silence_ends_with_an_answer() {
+        let network = network();
+        for _ in 0..3 {
+            assert!(!network.is_silent(&PROVIDER));
+            network.outrun(&PROVIDER, std::time::Duration::from_millis(50));
+        }
+        assert!(network.is_silent(&PROVIDER));
+        network.heard(&PROVIDER);
+        assert!(!network.is_silent(&PROVIDER));
+    }
 }

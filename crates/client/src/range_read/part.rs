@@ -650,7 +650,8 @@ fn plan_around(
     let (scheme, mut sources) = (placement.scheme, ranked(network, placement, bytes));
     sources.sort_by_cached_key(|source| {
         let is_lost = is_lost(network, placement, source);
-        (is_lost, network.is_down(&source.provider), source.index >= scheme.data())
+        let is_away = network.is_down(&source.provider) || network.is_silent(&source.provider);
+        (is_lost, is_away, source.index >= scheme.data())
     });
     let hedge = hedge(network, None, &sources, bytes);
     ReadPlan::around(scheme, index, &sources, Check::Proof, hedge).ok()

@@ -1,6 +1,8 @@
 //! All is well: nothing is decoded, nobody is asked twice, and no more is fetched than is needed.
 
+use super::provider::Conduct;
 use super::world::{World, chunks, covering};
+use super::writer::ids;
 use seedbank_client::dataset::Visibility;
 use seedbank_client::glob::Filter;
 use seedbank_client::progress::Silent;
@@ -92,4 +94,35 @@ async fn ranges_at_the_edges_are_cut_to_the_file() {
         let end = chunk.start + chunk.bytes.len() as u64;
         assert!(reading.cat("some", chunk.start..end).await.unwrap() == chunk.bytes);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_parts_of_a_range_across_a_border_are_asked_for_at_once() {
+    let world = World::start(4, 8, Visibility::Private).await;
+    let file = ByteStream::bytes(4, 2_000_000);
+    let pushed = world.push_files(&[("big.bin", &file)]).await;
+    let reading = world.read(pushed.version).await;
+    let segment = reading.data_segment(&world).await;
+    reading.cat("big.bin", 1_999_999..2_000_000).await.unwrap();
+    let before = reading.moved();
+    let mut busy = Vec::new();
+    for index in [0, 1] {
+        let shelf = &world.provider(segment.holder(index)).shelf;
+        shelf.behave_about(Conduct::Stalls, ids(&segment.placement));
+        busy.push(shelf.reading());
+    }
+    let border = segment.fragment_len();
+    let across = reading.cat("big.bin", border - 200_000..border + 200_000);
+    let asked = async {
+        for busy in &mut busy {
+            busy.wait_for(|requests| *requests > 0).await.unwrap();
+        }
+        reading.moved_since(before)
+    };
+    let (read, moved) = tokio::join!(across, asked);
+    // Both were asked plainly before anybody was asked for proof.
+    assert_eq!((moved.requests, moved.proofs), (2, 0));
+    let (start, end) =
+        (usize::try_from(border - 200_000).unwrap(), usize::try_from(border + 200_000).unwrap());
+    assert!(read.unwrap()[..] == file[start..end]);
 }

@@ -1,16 +1,20 @@
 //! Providers go away: what is left is enough or it is not, and either is known soon.
 
 use super::provider::Conduct;
-use super::world::{Reading, World};
+use super::world::{Reading, World, owner, stranger};
 use super::writer::{Writer, copies, file, moved};
 use seedbank_client::RangeError;
 use seedbank_client::dataset::Visibility;
+use seedbank_client::heads::{OpenedHead, open_dataset};
 use seedbank_client::pull::CatError;
 use seedbank_client::reader::ReadError;
 use seedbank_erasure::Scheme;
+use seedbank_formats::Timestamp;
+use seedbank_formats::head::Head;
 use seedbank_formats::layout::LayoutPage;
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::tree::Content;
+use seedbank_protocol::routes::Access;
 use seedbank_testkit::ByteStream;
 use std::time::{Duration, Instant};
 
@@ -119,11 +123,54 @@ async fn fragments_that_moved_after_they_were_looked_up_are_followed_once() {
     for (fragment, holder) in placement.fragments[..5].iter().zip(&holders) {
         let from = &world.provider(fragment.holder.unwrap()).shelf;
         let kept = from.fragment(&fragment.id).unwrap();
-        world.provider(holder.unwrap()).shelf.keep(kept, seedbank_protocol::routes::Access::Reader(reader));
+        world.provider(holder.unwrap()).shelf.keep(kept, Access::Reader(reader));
         from.behave_about(Conduct::Absent, [fragment.id]);
     }
     let stale = reading.cat("big.bin", 0..u64::MAX).await;
     assert!(is_unavailable(&stale), "the books say nothing new yet: {stale:?}");
     writer.placed.put(moved(&placement, &holders));
+    assert!(reading.cat("big.bin", 0..u64::MAX).await.unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_without_books_finds_what_moved_by_a_newer_head() {
+    let world = World::start(4, 8, Visibility::Private).await;
+    let bytes = ByteStream::bytes(14, 1_500_000);
+    world.push_files(&[("big.bin", &bytes)]).await;
+    let network = stranger();
+    network.learn(world.addresses().iter().map(|(key, address)| (key, address.as_str())));
+    let providers: Vec<_> = world.providers.iter().map(super::provider::Provider::key).collect();
+    let opened = open_dataset(&network, &world.keys, &providers, None).await.unwrap();
+    let snapshot = opened.snapshot(None).await.unwrap();
+    let reading = Reading {
+        books: world.books.clone(),
+        network: network.clone(),
+        reader: opened.reader().clone(),
+        snapshot,
+    };
+    assert!(reading.cat("big.bin", 0..10).await.unwrap() == bytes[..10]);
+    // All but three fragments of the data move to the next provider, and nobody commits anything.
+    let segment = reading.data_segment(&world).await;
+    let mut holders: Vec<_> = segment.placement.fragments.iter().map(|fragment| fragment.holder).collect();
+    holders[..5].rotate_left(1);
+    let reader = world.keys.reader_key().unwrap().public();
+    for (fragment, holder) in segment.placement.fragments[..5].iter().zip(&holders) {
+        let from = &world.provider(fragment.holder.unwrap()).shelf;
+        let kept = from.fragment(&fragment.id).unwrap();
+        world.provider(holder.unwrap()).shelf.keep(kept, Access::Reader(reader));
+        from.behave_about(Conduct::Absent, [fragment.id]);
+    }
+    assert!(is_unavailable(&reading.cat("big.bin", 0..u64::MAX).await));
+    let mut body = opened.body().clone();
+    body.locator.push(moved(&segment.placement, &holders));
+    body.locator.sort_by_key(|placement| placement.number);
+    let (salt, sequence) = (opened.head().head().salt(), opened.head().head().sequence() + 1);
+    let head = Head::sign(&body, world.keys.current(), &owner(), salt, sequence, Timestamp(2)).unwrap();
+    for provider in &world.providers {
+        provider.shelf.keep_head(world.keys.id, head.clone().into());
+    }
+    // The reader has just looked for a newer head in vain, and does not look again at once.
+    let fresh = OpenedHead::open(&network, &world.keys, opened.head().clone()).await.unwrap();
+    let reading = Reading { reader: fresh.reader().clone(), ..reading };
     assert!(reading.cat("big.bin", 0..u64::MAX).await.unwrap() == bytes);
 }

@@ -11,5 +11,6 @@ mod liars;
 mod losses;
 mod metadata;
 mod provider;
+mod real;
 mod world;
 mod writer;

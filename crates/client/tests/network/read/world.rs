@@ -55,6 +55,7 @@ pub(crate) struct World {
     pub(crate) keys: DatasetKeys,
     pub(crate) policy: Policy,
     dataset: Dataset,
+    others: Vec<(PublicKey, String)>,
 }
 
 /// One who reads, with a network of its own.
@@ -99,7 +100,8 @@ impl World {
             created: wall_clock(),
         };
         books.create_dataset(dataset.clone()).unwrap();
-        let mut world = World { folder, providers: Vec::new(), books, keys, policy, dataset };
+        let mut world =
+            World { folder, providers: Vec::new(), books, keys, policy, dataset, others: Vec::new() };
         for nth in 0..total {
             let provider = Provider::start(u8::try_from(nth).unwrap()).await;
             let profile = ProviderProfile {
@@ -174,7 +176,13 @@ impl World {
     }
 
     pub(crate) fn addresses(&self) -> Vec<(PublicKey, String)> {
-        self.providers.iter().map(|provider| (provider.key(), provider.address.clone())).collect()
+        let own = self.providers.iter().map(|provider| (provider.key(), provider.address.clone()));
+        own.chain(self.others.iter().cloned()).collect()
+    }
+
+    /// A provider that is not of this harness.
+    pub(crate) fn also(&mut self, key: PublicKey, address: String) {
+        self.others.push((key, address));
     }
 
     pub(crate) fn provider(&self, key: PublicKey) -> &Provider {
