@@ -54,7 +54,7 @@ pub(crate) struct Moved {
     pub(crate) bytes: u64,
     /// Providers that were asked.
     pub(crate) providers: u64,
-    /// Requests that asked for proof, because somebody was slow or wrong.
+    /// Requests that asked for proof: of metadata, and of chunks because somebody was slow or wrong.
     pub(crate) proofs: u64,
     /// Ranges that were decoded from other fragments.
     pub(crate) decodes: u64,
