@@ -2,7 +2,7 @@
 
 use crate::files::{write, write_specimen};
 use crate::network::Network;
-use crate::program::number_of;
+use crate::program::{number_of, text_of};
 use seedbank_testkit::{ByteStream, assert_same_folder};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,9 +54,8 @@ fn fill(disk: &SmallDisk) -> PathBuf {
 }
 
 #[test]
-fn a_provider_with_a_full_disk_refuses_and_serves_and_others_take_its_share() {
-    // One more than fragments: a full one can be done without.
-    let network = Network::up(9);
+fn a_provider_with_a_full_disk_serves_and_starts_and_another_takes_its_place() {
+    let network = Network::up(8);
     network.home.seedbank("down").succeeds();
     let dir = network.providers[2].dir.clone();
     let Some(disk) = move_to_small_disk(&network, &dir.join("data"), 24) else { return };
@@ -65,31 +64,53 @@ fn a_provider_with_a_full_disk_refuses_and_serves_and_others_take_its_share() {
     let kept: Vec<&str> = toml.lines().filter(|line| !line.starts_with("reserve")).collect();
     fs::write(dir.join("provider.toml"), format!("reserve = \"4MB\"\n{}\n", kept.join("\n")))
         .expect("written");
-    let mut network = Network::up_in(network.sandbox, 9);
+    let mut network = Network::up_in(network.sandbox, 8);
+    let status_of = |network: &Network| {
+        network.home.seedbank("provider status").arg(network.providers[2].key_and_address()).json()
+    };
 
     let (tree, back) = (network.path("tree"), network.path("back"));
     write_specimen(&tree, 90);
-    for number in 0..4 {
-        write(&tree, &format!("large-{number}.bin"), &ByteStream::bytes(number, 32_000_000));
-        network.push("notes", &tree);
-    }
-    network.pull("notes", &back);
-    assert_same_folder(&tree, &back);
-    assert!(network.providers[2].is_running());
-    let status = network.home.seedbank("provider status").arg(network.providers[2].key_and_address()).json();
-    assert!(number_of(&status["free_bytes"]) < 16_000_000, "it offers no more than it has: {status}");
+    network.push("notes", &tree);
+    assert!(network.providers[2].fragment_bytes() > 100_000, "all eight are used");
+    let offered = number_of(&status_of(&network)["free_bytes"]);
+    assert!((1..22_000_000).contains(&offered), "it offers no more than it has: {offered}");
 
     // Full to the last byte it goes on serving what it has, and starts again after a crash.
     let filler = fill(&disk);
-    let again = network.path("again");
-    network.pull("notes", &again);
-    assert_same_folder(&tree, &again);
+    network.pull("notes", &back);
+    assert_same_folder(&tree, &back);
     network.providers[2].kill();
     network.restart_provider(2);
+    assert_eq!(number_of(&status_of(&network)["free_bytes"]), 0);
+    let checked = network.home.seedbank("dataset verify notes").json();
+    assert_eq!(checked["decoded_ranges"], 0, "its part is read from it: {checked}");
+
+    // Who leaves the scheme to the program gets one for seven; who asks for eight fragments is refused.
     write(&tree, "more.bin", &ByteStream::bytes(9, 6_000_000));
-    network.push("notes", &tree);
+    let pushed = network.push("notes", &tree);
+    assert_eq!(pushed["providers"], 7, "{pushed}");
+    write(&tree, "and-more.bin", &ByteStream::bytes(10, 6_000_000));
+    let asked = network.home.seedbank("dataset push notes --scheme 4/8").arg(&tree);
+    asked.fails(1, "8 fragments need 8 distinct providers: have 7");
+    let ninth = network.path("home/ninth");
+    network
+        .home
+        .seedbank("provider init --listen 127.0.0.1:0 --operator ninth --capacity 1GB --open --quiet")
+        .arg(&ninth)
+        .succeeds();
+    let mut daemon = network.home.seedbank("provider run --json").arg(&ninth).start();
+    let said = daemon.first_line();
+    let address = format!("{}@{}", text_of(&said["key"]), text_of(&said["address"]));
+    network.home.seedbank("provider add").arg(&address).succeeds();
+    let pushed = network.push("notes", &tree);
+    assert_eq!(pushed["scheme"], serde_json::json!([4, 8]), "{pushed}");
     fs::remove_file(filler).expect("removed");
-    network.home.seedbank("dataset verify notes").succeeds();
+    write(&tree, "even-more.bin", &ByteStream::bytes(11, 6_000_000));
+    network.push("notes", &tree);
+    let all = network.path("all");
+    network.pull("notes", &all);
+    assert_same_folder(&tree, &all);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A local network that `seedbank up` started, and what can happen to its processes and disks.
 
-use crate::program::{Started, is_alive, list_of, number_of, signal_process, text_of, wait_for_end};
+use crate::program::{Started, list_of, number_of, signal_process, text_of, wait_for_end};
 use crate::sandbox::{Home, Sandbox};
 use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
@@ -43,11 +43,6 @@ impl Process {
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         signal_process(self.pid, Signal::CONT);
-    }
-
-    /// Whether it runs.
-    pub(crate) fn is_running(&self) -> bool {
-        is_alive(self.pid)
     }
 
     /// The folders in which a provider keeps fragments.
