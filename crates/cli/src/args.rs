@@ -139,7 +139,8 @@ pub(crate) enum Dataset {
     },
     /// Write a version's files into a folder.
     Pull {
-        /// NAME or NAME@REF; a REF is a branch, a tag or a version id's first digits.
+        /// NAME or NAME@REF; a REF is a branch, a tag or a version id's first digits. A public dataset may also be
+        /// named by its id.
         name: String,
         /// The folder to write into.
         dest: PathBuf,

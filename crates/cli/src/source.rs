@@ -13,7 +13,7 @@ pub(crate) use seedbank_client::home_dataset::HOME_DATASET_NAME;
 use seedbank_client::reader::Reader;
 use seedbank_client::snapshot::Snapshot;
 use seedbank_formats::keys::DatasetSecret;
-use seedbank_formats::{PublicKey, Timestamp, VersionId};
+use seedbank_formats::{DatasetId, PublicKey, Timestamp, VersionId};
 use std::sync::Arc;
 
 /// The branch that is meant when none is named.
@@ -41,10 +41,27 @@ pub(crate) async fn open(app: &App, target: &Target) -> anyhow::Result<Opened> {
         Err(error @ CatalogError::NoSuchDataset { .. }) => error,
         Err(error) => return Err(error.into()),
     };
-    match imported(&ring, &target.name) {
-        Some(key) => open_imported(&ring, key, target).await,
-        None => Err(missing.into()),
+    if let Some(key) = imported(&ring, &target.name) {
+        return open_imported(&ring, key, target).await;
     }
+    match target.name.parse::<DatasetId>() {
+        Ok(public) => open_public(&ring, &books, public, target).await,
+        Err(_no_id) => Err(missing.into()),
+    }
+}
+
+/// Opens somebody's public dataset by its id, through the providers that this home knows.
+async fn open_public(
+    ring: &KeyRing,
+    books: &SharedBooks,
+    dataset: DatasetId,
+    target: &Target,
+) -> anyhow::Result<Opened> {
+    let network = App::network_of(ring, books)?;
+    let providers: Vec<PublicKey> = books.providers()?.iter().map(|provider| provider.profile.key).collect();
+    let opened = heads::open_public_dataset(&network, dataset, &providers, None).await?;
+    let snapshot = opened.snapshot(target.reference.as_deref()).await?;
+    Ok(Opened { reader: Arc::clone(opened.reader()), snapshot })
 }
 
 async fn open_own(

@@ -28,6 +28,7 @@ use seedbank_formats::seal::Compression;
 use seedbank_formats::{DatasetId, SegmentNumber};
 use seedbank_stewardship::scheme::explicit_scheme;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let overwrite = if overwrite { Overwrite::Yes } else { Overwrite::No };
             let filter = Filter::parse(&include, &exclude)?;
             let (opened, report) = pull_version(app, &name, &dest, &filter, overwrite).await?;
+            tell_findings(app.output, &opened);
             app.output.data(&Pulled::new(&opened, &report), |pulled| pull_text(pulled, &dest))?;
             Ok(())
         }
@@ -65,6 +67,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Show { name } => show(app, &name).await,
         Command::Verify { name } => {
             let (opened, report) = verify_version(app, &name).await?;
+            tell_findings(app.output, &opened);
             app.output.data(&Pulled::new(&opened, &report), |pulled| {
                 format!(
                     "verified {} files, {} bytes, against version {}",
@@ -324,7 +327,6 @@ pub(crate) async fn pull_version(
         pull::pull(&opened.reader, &opened.snapshot, dest, filter, options, Arc::clone(&bar) as _).await;
     bar.finish();
     opened.reader.network().settle(BLAME_PATIENCE).await;
-    tell_findings(app.output, &opened);
     Ok((opened, pulled?))
 }
 
@@ -335,20 +337,21 @@ pub(crate) async fn verify_version(app: &App, name: &str) -> anyhow::Result<(Ope
     let verified = pull::verify(&opened.reader, &opened.snapshot, Arc::clone(&bar) as _).await;
     bar.finish();
     opened.reader.network().settle(BLAME_PATIENCE).await;
-    tell_findings(app.output, &opened);
     Ok((opened, verified?))
 }
 
-/// Says who was found wrong on the way.
+/// Says who was found wrong on the way: each provider once for each kind of fault.
 fn tell_findings(output: Output, opened: &Opened) {
-    for finding in opened.reader.network().findings() {
-        output.say(format_args!(
-            "provider {} on fragment {}: {:?}{}",
-            finding.provider.short(),
-            finding.fragment.short(),
-            finding.verdict,
-            if finding.statement.is_some() { " (signed evidence)" } else { "" },
-        ));
+    let mut told: BTreeMap<(String, String), (u64, bool)> = BTreeMap::new();
+    for found in found(opened) {
+        let (fragments, signed) = told.entry((found.provider, found.verdict)).or_default();
+        *fragments += 1;
+        *signed |= found.signed;
+    }
+    for ((provider, verdict), (fragments, signed)) in told {
+        let evidence = if signed { ", by its own signed word" } else { "" };
+        output
+            .say(format_args!("provider {}: {verdict} for {fragments} fragments{evidence}", &provider[..8]));
     }
 }
 

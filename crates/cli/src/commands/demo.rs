@@ -89,7 +89,8 @@ async fn act(
 ) -> anyhow::Result<Story> {
     let work = base.join("work");
     edit::copy_tree(data, &work)?;
-    line(app, &format!("Storing {} as version 1.", data.display()));
+    let shown = std::env::current_dir().ok().and_then(|here| data.strip_prefix(here).ok()).unwrap_or(data);
+    line(app, &format!("Storing {} as version 1.", shown.display()));
     let first = push(inner, &work, "as it came").await?;
     line(
         app,
