@@ -324,10 +324,8 @@ fn a_commit_fails_when_the_version_whose_pages_it_uses_again_was_removed_or_move
     desk.remove_version(DATASET, first).unwrap();
     assert_eq!(desk.commit(on_first).unwrap_err(), CatalogError::VersionGone { version: first });
     let elsewhere = ChildPlace { page: tree(second).page, layout: tree(second).page };
-    let moved = Commit {
-        relies_on: Some(Reliance { version: second, tree: elsewhere }),
-        ..on_second.clone()
-    };
+    let moved =
+        Commit { relies_on: Some(Reliance { version: second, tree: elsewhere }), ..on_second.clone() };
     assert_eq!(desk.commit(moved).unwrap_err(), CatalogError::VersionGone { version: second });
     desk.commit(on_second).unwrap();
 }
