@@ -5,7 +5,7 @@ mod table;
 mod units;
 
 pub(crate) use table::{Align, table};
-pub(crate) use units::{ParseBytesError, bytes, count, duration, parse_bytes};
+pub(crate) use units::{ParseBytesError, bytes, count, duration, parse_bytes, rate};
 
 use serde::Serialize;
 use std::fmt;

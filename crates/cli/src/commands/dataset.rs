@@ -4,7 +4,7 @@ use crate::app::{App, dataset_keys};
 use crate::args::{Dataset as Command, DatasetKey};
 use crate::bar::Bar;
 use crate::keystore::{self, KeyRing, ProviderAddress, create_private};
-use crate::output::{Align, Output, bytes, table};
+use crate::output::{Align, Output, bytes, duration, rate, table};
 use crate::source::{Opened, open};
 use crate::target::{Target, parse_range, parse_scheme};
 use anyhow::{Context, bail};
@@ -31,7 +31,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Open questions of blame are waited for this long at the end of a command.
 const BLAME_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,14 +48,18 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
                 compression: zstd.map_or(Compression::Auto, |level| Compression::Zstd { level }),
             };
             let new = NewDataset { public, scheme: scheme.as_deref().map(parse_scheme).transpose()? };
+            let began = Instant::now();
             let report = push_folder(app, &name, &new, &options).await?;
+            tell_rate(app.output, report.counts.bytes_read, began);
             app.output.data(&Pushed::new(&name, &report), |_| push_text(&name, &report))?;
             Ok(())
         }
         Command::Pull { name, dest, include, exclude, overwrite } => {
             let overwrite = if overwrite { Overwrite::Yes } else { Overwrite::No };
             let filter = Filter::parse(&include, &exclude)?;
+            let began = Instant::now();
             let (opened, report) = pull_version(app, &name, &dest, &filter, overwrite).await?;
+            tell_rate(app.output, report.bytes - report.bytes_kept, began);
             tell_findings(app.output, &opened);
             app.output.data(&Pulled::new(&opened, &report), |pulled| pull_text(pulled, &dest))?;
             Ok(())
@@ -338,6 +342,12 @@ pub(crate) async fn verify_version(app: &App, name: &str) -> anyhow::Result<(Ope
     bar.finish();
     opened.reader.network().settle(BLAME_PATIENCE).await;
     Ok((opened, verified?))
+}
+
+/// Says how fast it went.
+fn tell_rate(output: Output, moved: u64, began: Instant) {
+    let took = began.elapsed();
+    output.say(format_args!("{} in {}, {}", bytes(moved), duration(took), rate(moved, took)));
 }
 
 /// Says who was found wrong on the way: each provider once for each kind of fault.

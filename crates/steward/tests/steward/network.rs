@@ -193,7 +193,11 @@ impl World {
         let body = head.open(self.keys.seal_keys(head.epoch()).unwrap()).unwrap();
         let newest = body.version.unwrap();
         assert_eq!(newest.id, version);
-        let reader = Reader::new(Arc::clone(&self.network), self.keys.clone(), Placements::of_head(&body));
+        let reader = Reader::new(
+            Arc::clone(&self.network),
+            self.keys.clone(),
+            Placements::of_head(&body, head.sequence()),
+        );
         let snapshot = Snapshot::open(&reader, version, newest.version, newest.tree).await.unwrap();
         verify(&reader, &snapshot, Arc::new(Silent)).await.unwrap();
         let segments = snapshot.segments(&reader).await.unwrap();
