@@ -43,6 +43,9 @@ const LOST_FOR: Duration = Duration::from_secs(600);
 /// Holders remembered for lost fragments.
 const LOST_MAX: u64 = 65_536;
 
+/// Whoever was given up sooner has hardly been asked: less is the scheduler's jitter.
+const SILENCE_MIN: Duration = Duration::from_millis(20);
+
 /// So often in a row may others be faster than a provider's answer before it is taken to be silent.
 const SILENCES_MAX: u32 = 3;
 
@@ -220,6 +223,9 @@ impl Network {
 
     /// Remembers that a provider was given up after `waited` without an answer, because another was faster.
     pub(crate) fn outrun(&self, provider: &PublicKey, waited: Duration) {
+        if waited < SILENCE_MIN {
+            return;
+        }
         self.latency().record_silence(*provider, waited, self.now());
         *self.silences.lock().expect("a map insert does not panic").entry(*provider).or_default() += 1;
     }
@@ -584,6 +590,9 @@ mod tests {
     #[test]
     fn silence_ends_with_an_answer() {
         let network = network();
+        for _ in 0..10 {
+            network.outrun(&PROVIDER, std::time::Duration::from_millis(5));
+        }
         for _ in 0..3 {
             assert!(!network.is_silent(&PROVIDER));
             network.outrun(&PROVIDER, std::time::Duration::from_millis(50));

@@ -36,6 +36,9 @@ const WHOLE_BYTES_MAX: u32 = 1024 * 1024;
 /// Memory for footers and whole metadata segments. The largest footer takes 400 KiB, a usual one 50 KiB.
 const SEGMENT_BYTES_KEPT: u64 = 32 * 1024 * 1024;
 
+/// Memory for pages and layouts: a thousand of them, with those near the roots always among them.
+const PAGE_BYTES_KEPT: u64 = 16 * 1024 * 1024;
+
 /// One request for neighbouring items asks for no more: a slow holder is then noticed after a few MiB, a wrong one
 /// spoils no more, and the same range can be asked for with proof.
 pub(crate) const RUN_BYTES_MAX: u64 = PROOF_RANGE_BYTES_MAX;
@@ -156,6 +159,7 @@ pub struct Reader {
     placements: Placements,
     columns: Arc<Columns>,
     segments: Mutex<Recent<SegmentNumber, Slot>>,
+    pages: Mutex<Recent<Wanted, Arc<Vec<u8>>>>,
     metadata_requests: Arc<Semaphore>,
 }
 
@@ -171,6 +175,7 @@ impl Reader {
             placements,
             columns: Columns::new(),
             segments: Mutex::new(Recent::new(SEGMENT_BYTES_KEPT)),
+            pages: Mutex::new(Recent::new(PAGE_BYTES_KEPT)),
             metadata_requests: Arc::new(Semaphore::new(METADATA_REQUESTS_MAX)),
         })
     }
@@ -353,17 +358,23 @@ impl Reader {
         Ok(plains)
     }
 
-    /// Reads items in any order; neighbours share a request. The answers are in the order of `wanted`.
+    fn pages(&self) -> MutexGuard<'_, Recent<Wanted, Arc<Vec<u8>>>> {
+        self.pages.lock().expect("nothing panics while it holds the pages")
+    }
+
+    /// Reads items in any order; neighbours share a request. The answers are in the order of `wanted`. Pages and what
+    /// has a name are kept for a while: what lies in a place is never another item.
     pub(crate) async fn items(self: &Arc<Self>, wanted: &[Wanted]) -> Result<Vec<Vec<u8>>, ReadError> {
-        if let [_one] = wanted {
-            return self.run_of_segment(wanted).await;
-        }
         let mut order = wanted.to_vec();
         order.sort_unstable();
         // Two items that a wrong layout puts in one place stay two: each is checked for itself.
         order.dedup();
-        type Plains = Vec<(Wanted, Vec<u8>)>;
-        let mut tasks: JoinSet<Result<Plains, ReadError>> = JoinSet::new();
+        let mut found: BTreeMap<Wanted, Arc<Vec<u8>>> = {
+            let mut pages = self.pages();
+            order.iter().filter_map(|wanted| Some((*wanted, pages.get(wanted)?))).collect()
+        };
+        order.retain(|wanted| !found.contains_key(wanted));
+        let mut tasks = JoinSet::new();
         let mut rest = &order[..];
         while !rest.is_empty() {
             let run = neighbours(rest.iter().map(|wanted| wanted.place));
@@ -374,14 +385,20 @@ impl Reader {
             tasks.spawn(async move {
                 let _permit = requests.acquire().await.map_err(|_closed| ReadError::Stopped)?;
                 let plains = reader.run_of_segment(&run).await?;
-                Ok(run.into_iter().zip(plains).collect())
+                Ok::<Vec<(Wanted, Vec<u8>)>, ReadError>(run.into_iter().zip(plains).collect())
             });
         }
-        let mut found: BTreeMap<Wanted, Vec<u8>> = BTreeMap::new();
         while let Some(run) = tasks.join_next().await {
-            found.extend(run.map_err(|_stopped| ReadError::Stopped)??);
+            for (wanted, plain) in run.map_err(|_stopped| ReadError::Stopped)?? {
+                let bytes = plain.len() as u64;
+                let plain = Arc::new(plain);
+                if is_metadata(wanted.kind) {
+                    self.pages().put(wanted, Arc::clone(&plain), bytes);
+                }
+                found.insert(wanted, plain);
+            }
         }
-        Ok(wanted.iter().map(|wanted| found[wanted].clone()).collect())
+        Ok(wanted.iter().map(|wanted| Vec::clone(&found[wanted])).collect())
     }
 
     /// A named item behind a link, as the owner linked it.

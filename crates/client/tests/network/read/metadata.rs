@@ -94,6 +94,11 @@ async fn pulling_one_file_fetches_metadata_bounded_by_that_file() {
     let found = one.moved();
     assert!(found.requests <= 7 && found.bytes < FOOTERS, "{found:?}");
     assert!(everything.bytes > 6 * found.bytes, "{everything:?}");
+    // The next file of the same leaf: its chunk alone.
+    let before = one.moved();
+    assert_eq!(one.cat(&path_of(12_346), 0..u64::MAX).await.unwrap(), text_of(12_346).as_bytes());
+    let next = one.moved_since(before);
+    assert_eq!((next.requests, next.proofs), (1, 0), "{next:?}");
 
     let (pulled, one) = pull_some(&world, &all.again(&world), &path_of(777)).await;
     assert_eq!((pulled.files, one.decodes), (1, 0));
