@@ -12,7 +12,7 @@ use crate::claims::{self, PENDING_MARGIN_SECONDS};
 use crate::maintain::release;
 use crate::network::wall_clock;
 use crate::publish::publish;
-use crate::push::{Made, PushContext, PushError, PushOptions};
+use crate::push::{Made, PushContext, PushError, PushOptions, branch_name};
 use crate::reader::Reader;
 use crate::snapshot::Snapshot;
 use crate::uploader::{Uploader, ask};
@@ -24,7 +24,7 @@ use seedbank_catalog::records::{
 };
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::checkpoint::{
-    Checkpoint, RefKind, RefName, RefRecord, VersionRecord, Visibility, checkpoint_id,
+    Checkpoint, RefKind, RefRecord, VersionRecord, Visibility, checkpoint_id,
 };
 use seedbank_formats::head::{Head, HeadBody, HeadVersion};
 use seedbank_formats::layout::ChildPlace;
@@ -204,10 +204,7 @@ async fn write(
         tree: tree.root,
         policy: context.policy.clone(),
     };
-    let name: RefName = options.branch.parse().map_err(|_| {
-        let (name, reason) = (options.branch.clone(), "it is no name of a branch".to_owned());
-        PushError::Catalog(CatalogError::InvalidName { name, reason })
-    })?;
+    let name = branch_name(&options.branch)?;
     let (id, signed) = loop {
         let (id, signed) = version.sign(&context.owner)?;
         if !is_known(context, id).await? {

@@ -52,7 +52,8 @@ pub async fn publish(
         let (network, bytes) = (Arc::clone(network), bytes.clone());
         puts.spawn(async move { (provider, network.put_head(&provider, dataset, bytes).await) });
     }
-    let (mut took, mut deadline) = (Vec::new(), Instant::now() + PATIENCE);
+    let (mut took, mut newer_heads) = (Vec::new(), Vec::new());
+    let mut deadline = Instant::now() + PATIENCE;
     while let Ok(Some(put)) = timeout_at(deadline, puts.join_next()).await {
         let Ok((provider, Ok(put))) = put else { continue };
         match put {
@@ -62,18 +63,23 @@ pub async fn publish(
                     deadline = deadline.min(Instant::now() + PATIENCE_FOR_MORE);
                 }
             }
-            HeadPut::Newer(newer) => {
-                // Somebody commits to this dataset from other books: a person must know.
-                let sequence = Head::check(&newer).ok().map(|newer| newer.sequence());
-                tracing::error!(%provider, %dataset, ours = head.sequence, theirs = ?sequence, "provider has a newer head");
-            }
+            HeadPut::Newer(newer) => newer_heads.push((provider, newer)),
         }
     }
     let have = (head.published.len() + took.len()) as u64;
     let sequence = head.sequence;
-    ask(books, move |books| {
-        took.into_iter().try_for_each(|provider| books.mark_published(dataset, sequence, provider))
-    })
-    .await?;
+    let newest = ask(books, move |books| {
+        took.into_iter().try_for_each(|provider| books.mark_published(dataset, sequence, provider))?;
+        books.head(dataset)
+    });
+    let newest = newest.await?.map_or(sequence, |newest| newest.sequence);
+    for (provider, newer) in newer_heads {
+        // Not when another push of ours was faster.
+        if let Some(theirs) = Head::check(&newer).ok().map(|newer| newer.sequence()).filter(|it| *it > newest)
+        {
+            // Somebody commits to this dataset from other books: a person must know.
+            tracing::error!(%provider, %dataset, ours = newest, theirs, "provider has a newer head");
+        }
+    }
     Ok(have)
 }

@@ -23,13 +23,14 @@ use seedbank_catalog::index::{Index, IndexError};
 use seedbank_catalog::records::{Contact, Dataset, Outcome, Provider, ProviderProfile, VersionRecord};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_erasure::Scheme;
+use seedbank_formats::checkpoint::RefName;
 use seedbank_formats::head::SignHeadError;
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
 use seedbank_formats::segment::{SEGMENT_BYTES_MAX, SealedSegment, SegmentBuilder};
 use seedbank_formats::tree::BuildError;
-use seedbank_formats::version::SignVersionError;
+use seedbank_formats::version::{MESSAGE_BYTES_MAX, SignVersionError};
 use seedbank_formats::{ChunkId, PublicKey, SegmentNumber, VersionId};
 use seedbank_protocol::messages::Accepting;
 use seedbank_protocol::store_exchange::{StoreFailed, StoreFailure};
@@ -236,6 +237,7 @@ pub async fn push_within(
     limits: PushLimits,
     progress: Arc<dyn Progress>,
 ) -> Result<PushReport, PushError> {
+    check(context, options)?;
     let (source, filter) = (options.source.clone(), options.filter.clone());
     let surveyed = tokio::task::spawn_blocking(move || survey(&source, &filter, CaseCollisions::Refuse));
     let survey = surveyed.await.map_err(|_| PushError::Stopped)??;
@@ -263,6 +265,24 @@ pub async fn push_within(
         drop(before.replace(lease));
     }
     unreachable!("the last attempt returns")
+}
+
+/// Refuses what could not be committed before anything is sent.
+fn check(context: &PushContext, options: &PushOptions) -> Result<(), PushError> {
+    context.policy.check().map_err(SignVersionError::from)?;
+    branch_name(&options.branch)?;
+    let bytes = options.message.len();
+    if bytes > MESSAGE_BYTES_MAX {
+        return Err(SignVersionError::MessageTooLong { bytes }.into());
+    }
+    Ok(())
+}
+
+pub(crate) fn branch_name(branch: &str) -> Result<RefName, PushError> {
+    branch.parse().map_err(|_| {
+        let (name, reason) = (branch.to_owned(), "it is no name of a branch".to_owned());
+        CatalogError::InvalidName { name, reason }.into()
+    })
 }
 
 /// The segments that the next attempt must do without. Fails with the error if beginning anew is no help.

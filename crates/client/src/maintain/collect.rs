@@ -139,15 +139,10 @@ impl Maintenance {
         let mut marks = Marks::default();
         self.mark_lists(dataset, &mut marks).await?;
         let mut walk = Walk::new(source.clone());
-        let mut before = None;
-        loop {
-            let versions = self.versions_before(dataset, before).await?;
-            let Some(last) = versions.last() else { break };
-            before = Some(last.ordinal);
-            for version in &versions {
-                marks.mark(version.version)?;
-                walk.mark_tree(version.tree, &mut marks).await?;
-            }
+        let mut known = 0;
+        // A version that was committed meanwhile may build on one that was removed meanwhile, before its turn came.
+        while let Some(newest) = self.mark_versions(dataset, known, &mut walk, &mut marks).await? {
+            known = newest + 1;
         }
         drop(walk);
         let live = source.live_bytes(&marks).await?;
@@ -160,6 +155,28 @@ impl Maintenance {
         let collected = self.ask::<_, CollectError>(finish).await?;
         self.forget(dataset, collected.doomed.clone()).await?;
         Ok(Collection { collected, live_segments, live_bytes })
+    }
+
+    /// Marks everything below the versions from the ordinal `known` on; gives the newest one's, if there is any.
+    async fn mark_versions(
+        &self,
+        dataset: DatasetId,
+        known: u64,
+        walk: &mut Walk,
+        marks: &mut Marks,
+    ) -> Result<Option<u64>, CollectError> {
+        let (mut newest, mut before) = (None, None);
+        loop {
+            let mut versions = self.versions_before(dataset, before).await?;
+            versions.retain(|version| version.ordinal >= known);
+            let (Some(first), Some(last)) = (versions.first(), versions.last()) else { return Ok(newest) };
+            newest = newest.or(Some(first.ordinal));
+            before = Some(last.ordinal);
+            for version in &versions {
+                marks.mark(version.version)?;
+                walk.mark_tree(version.tree, marks).await?;
+            }
+        }
     }
 
     /// Some versions of a dataset, newest first.

@@ -37,7 +37,7 @@ use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub(crate) const MIB: usize = 1 << 20;
 
@@ -86,6 +86,46 @@ impl Provider {
     pub(crate) fn way(&self) -> watch::Sender<Way> {
         self.way.clone()
     }
+}
+
+/// Starts a provider behind a gate.
+async fn start(folder: &Path, nth: usize, kind: Kind) -> (Provider, ProviderProfile) {
+    let dir = folder.join(format!("provider-{nth}"));
+    let operator = kind.operator.unwrap_or_else(|| format!("operator-{nth}"));
+    let options = InitOptions {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        capacity: ByteSize(kind.capacity),
+        reserve: ByteSize(1 << 20),
+        operator: Some(operator.clone()),
+        clients: vec![(owner().public(), ByteSize(kind.quota))],
+        ..InitOptions::default()
+    };
+    let (ready, serving) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(async move {
+        let prepared = dir.clone();
+        tokio::task::spawn_blocking(move || init(&prepared, &options).unwrap()).await.unwrap();
+        let on_ready = |serving| ready.send(serving).unwrap();
+        run(&dir, RunOptions::default(), on_ready, async {
+            let _told = stopped.await;
+        })
+        .await
+    });
+    let serving = serving.await.expect("the provider comes up");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (way, hears) = watch::channel(Way::Open);
+    let gate = tokio::spawn(gate(listener, serving.address, hears));
+    let profile = ProviderProfile {
+        key: serving.key,
+        address: address.to_string(),
+        operator,
+        region: "here".to_owned(),
+        capacity_bytes: kind.capacity,
+        free_bytes: kind.capacity,
+        accepting: true,
+    };
+    (Provider { key: serving.key, way, _stop: stop, _running: running, _gate: gate }, profile)
 }
 
 /// Forwards connections as `way` says.
@@ -196,61 +236,33 @@ impl World {
             segment_bytes: 64 * MIB,
             skew,
         };
-        for kind in kinds {
-            world.add_provider(kind).await;
+        let mut starting = JoinSet::new();
+        for (nth, kind) in kinds.into_iter().enumerate() {
+            let folder = world.folder.path().to_owned();
+            starting.spawn(async move { (nth, start(&folder, nth, kind).await) });
         }
+        let mut started: Vec<_> = starting.join_all().await;
+        started.sort_by_key(|(nth, _)| *nth);
+        started.into_iter().for_each(|(_, started)| world.take_in(started));
         world
     }
 
     /// Starts one more provider and tells the books.
     pub(crate) async fn add_provider(&mut self, kind: Kind) -> PublicKey {
-        let nth = self.providers.len();
-        let dir = self.folder.path().join(format!("provider-{nth}"));
-        let operator = kind.operator.unwrap_or_else(|| format!("operator-{nth}"));
-        let options = InitOptions {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            capacity: ByteSize(kind.capacity),
-            reserve: ByteSize(1 << 20),
-            operator: Some(operator.clone()),
-            clients: vec![(owner().public(), ByteSize(kind.quota))],
-            ..InitOptions::default()
-        };
-        init(&dir, &options).unwrap();
-        let (ready, serving) = oneshot::channel();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn({
-            let dir = dir.clone();
-            async move {
-                let on_ready = |serving| ready.send(serving).unwrap();
-                run(&dir, RunOptions::default(), on_ready, async {
-                    let _told = stopped.await;
-                })
-                .await
-            }
-        });
-        let serving = serving.await.expect("the provider comes up");
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (way, hears) = watch::channel(Way::Open);
-        let gate = tokio::spawn(gate(listener, serving.address, hears));
-        let profile = ProviderProfile {
-            key: serving.key,
-            address: address.to_string(),
-            operator,
-            region: "here".to_owned(),
-            capacity_bytes: kind.capacity,
-            free_bytes: kind.capacity,
-            accepting: true,
-        };
-        self.books.put_provider(profile).unwrap();
-        let key = serving.key;
-        self.providers.push(Provider { key, way, _stop: stop, _running: running, _gate: gate });
+        let started = start(self.folder.path(), self.providers.len(), kind).await;
+        let key = started.0.key;
+        self.take_in(started);
         key
+    }
+
+    fn take_in(&mut self, (provider, profile): (Provider, ProviderProfile)) {
+        self.books.put_provider(profile).unwrap();
+        self.providers.push(provider);
     }
 
     /// Forgets connections, estimates and verdicts, as another process would.
     pub(crate) fn renew_network(&mut self) {
-        self.network = network();
+        self.network = network_like(self);
     }
 
     /// Sets the books' clock forward.

@@ -1,10 +1,11 @@
 //! What a commit writes, and that readers find it without the books.
 
 use crate::harness::{MIB, Way, World, options};
-use seedbank_catalog::Books;
-use seedbank_catalog::records::{
-    Counts, FragmentKey, Holding, NumberedList, NumberedPage, RenewedClaim, Restoration,
-};
+use seedbank_catalog::index::Index;
+use seedbank_catalog::records::{Counts, FragmentKey, Holding, NumberedList, NumberedPage, Restoration};
+use seedbank_catalog::{Books, Carrier, CatalogError, Request, Response};
+use seedbank_client::SharedBooks;
+use seedbank_client::dataset::index_folder;
 use seedbank_client::push::Made;
 use seedbank_erasure::Scheme;
 use seedbank_formats::checkpoint::RefKind;
@@ -18,6 +19,7 @@ use seedbank_testkit::ByteStream;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_smallest_trees_are_versions_like_any_other() {
@@ -215,6 +217,18 @@ async fn fragments_that_moved_without_a_commit_are_found_by_a_new_head() {
     assert_eq!(world.check_from_head(&source).await, third);
 }
 
+/// Books in which no claim is due: restored ones are all, and nobody has the fragments of these segments.
+struct NothingDue(SharedBooks);
+
+impl Carrier for NothingDue {
+    fn call(&self, request: Request) -> Result<Response, CatalogError> {
+        match request {
+            Request::DueClaims { .. } => Ok(Response::DueClaims(Vec::new())),
+            request => self.0.call(request),
+        }
+    }
+}
+
 /// A dataset of so many segments that exist in the books only, with a map of which every page lies in another segment.
 fn synthetic(world: &World, count: u64) {
     let placement = |number: u64| SegmentPlacement {
@@ -253,17 +267,11 @@ fn synthetic(world: &World, count: u64) {
             segments: Vec::new(),
         }),
     };
-    // Restored claims are due at once, and nobody has these.
-    let until = world.now().plus_seconds(1 << 20);
-    let claims = part.segments.iter().flat_map(|placement| {
-        (0u8..).zip(&placement.fragments).map(|(index, fragment)| RenewedClaim {
-            key: FragmentKey { dataset: world.keys.id, segment: placement.number, index },
-            holding: Holding { provider: fragment.holder.unwrap(), until },
-        })
-    });
-    let claims = claims.collect();
+    // An index that knows nothing would be made again from footers that nobody has.
+    let folder = index_folder(&world.folder.path().join("index"), &world.keys.id);
+    let index = Index::open(&folder, world.keys.id).unwrap();
+    index.add(vec![(ChunkId([1; 32]), Place { segment: SegmentNumber(0), index: 0 })]).unwrap();
     world.books.restore(part).unwrap();
-    world.books.renew_claims(claims).unwrap();
 }
 
 /// Bytes that do not compress, as hashes.
@@ -273,7 +281,8 @@ fn blake3_like(seed: u64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_changed_file_beside_100_000_segments_writes_little_metadata() {
-    let world = World::start(8, 4, 8).await;
+    let mut world = World::start(8, 4, 8).await;
+    world.books = Arc::new(NothingDue(Arc::clone(&world.books)));
     synthetic(&world, 100_000);
     let source = world.source("tree");
     for file in 0..300 {

@@ -304,3 +304,61 @@ async fn a_lost_lease_is_taken_anew() {
     assert_eq!(world.check_from_head(&source).await, report.version);
     assert!(world.books.leases(world.keys.id).unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_that_a_compaction_moves_under_a_push_make_it_begin_anew() {
+    let world = World::start(4, 2, 4).await;
+    let source = world.source("tree");
+    for file in 0..300 {
+        fs::write(source.join(format!("file-{file}")), ByteStream::bytes(file, 1000)).unwrap();
+    }
+    fs::write(source.join("drop"), ByteStream::bytes(1, 4 * MIB)).unwrap();
+    let first = world.push(&source).await;
+    fs::remove_file(source.join("drop")).unwrap();
+    let second = world.push(&source).await;
+    world.remember(second.version, &source).await;
+    world.books.remove_version(world.keys.id, first.version).unwrap();
+
+    fs::write(source.join("new"), "new").unwrap();
+    let runtime = tokio::runtime::Handle::current();
+    let (maintenance, dataset) = (world.maintenance(), world.keys.id);
+    let done = Arc::new(AtomicUsize::new(0));
+    let context = world.hooked({
+        let done = Arc::clone(&done);
+        move |request| {
+            if matches!(request, Request::Commit { .. }) && done.fetch_add(1, Ordering::Relaxed) == 0 {
+                runtime.block_on(async {
+                    let rewrite = maintenance.collect(dataset, wall_clock()).await.unwrap().collected.rewrite;
+                    let sparse: Vec<_> = rewrite.iter().map(|live| live.segment).collect();
+                    assert!(!sparse.is_empty());
+                    maintenance.compact_segments(dataset, sparse.clone()).await.unwrap();
+                    let doomed = maintenance.collect(dataset, wall_clock()).await.unwrap().collected.doomed;
+                    assert!(doomed.iter().any(|segment| sparse.contains(segment)), "{doomed:?} {sparse:?}");
+                    maintenance.release().await.unwrap();
+                });
+            }
+        }
+    });
+    let report = world.push_in(&context, &options(&source), Arc::new(Silent)).await.unwrap();
+    assert!(done.load(Ordering::Relaxed) > 1, "it was told to begin anew");
+    assert_eq!((report.made, report.counts.bytes_new), (Made::Version, 0));
+    world.check(report.version, &source).await;
+    assert_eq!(world.check_from_head(&source).await, report.version);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_t_be_committed_is_refused_before_anything_is_sent() {
+    let world = World::start(2, 1, 2).await;
+    let source = world.source("tree");
+    fs::write(source.join("file"), ByteStream::bytes(1, MIB)).unwrap();
+    for wrong in [
+        PushOptions { branch: "no such: name".to_owned(), ..options(&source) },
+        PushOptions { message: "x".repeat(65 * 1024), ..options(&source) },
+    ] {
+        world.try_push(&wrong).await.unwrap_err();
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(source.join("socket")).unwrap();
+    world.try_push(&options(&source)).await.unwrap_err();
+    assert_eq!(world.network.traffic.fragments_sent.load(Ordering::Relaxed), 0);
+    assert!(world.books.leases(world.keys.id).unwrap().is_empty());
+}
