@@ -42,11 +42,11 @@ impl App {
         })
     }
 
-    /// The same program for another home, such as the demo's own.
+    /// The same program for another home, such as the demo's own. It does not talk: whoever uses it tells the story.
     pub(crate) fn at(&self, home: Home) -> App {
         App {
             home,
-            output: self.output,
+            output: Output::new(self.output.format(), Talk::Quiet),
             passphrase: PassphraseSource::choose(None, None),
             passphrase_file: None,
         }

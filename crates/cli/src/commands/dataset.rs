@@ -60,7 +60,6 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             let began = Instant::now();
             let (opened, report) = pull_version(app, &name, &dest, &filter, overwrite).await?;
             tell_rate(app.output, report.bytes - report.bytes_kept, began);
-            tell_findings(app.output, &opened);
             app.output.data(&Pulled::new(&opened, &report), |pulled| pull_text(pulled, &dest))?;
             Ok(())
         }
@@ -71,7 +70,6 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Show { name } => show(app, &name).await,
         Command::Verify { name } => {
             let (opened, report) = verify_version(app, &name).await?;
-            tell_findings(app.output, &opened);
             app.output.data(&Pulled::new(&opened, &report), |pulled| {
                 format!(
                     "verified {} files, {} bytes, against version {}",
@@ -331,6 +329,7 @@ pub(crate) async fn pull_version(
         pull::pull(&opened.reader, &opened.snapshot, dest, filter, options, Arc::clone(&bar) as _).await;
     bar.finish();
     opened.reader.network().settle(BLAME_PATIENCE).await;
+    tell_findings(app.output, &opened);
     Ok((opened, pulled?))
 }
 
@@ -341,6 +340,7 @@ pub(crate) async fn verify_version(app: &App, name: &str) -> anyhow::Result<(Ope
     let verified = pull::verify(&opened.reader, &opened.snapshot, Arc::clone(&bar) as _).await;
     bar.finish();
     opened.reader.network().settle(BLAME_PATIENCE).await;
+    tell_findings(app.output, &opened);
     Ok((opened, verified?))
 }
 
@@ -359,7 +359,7 @@ fn tell_findings(output: Output, opened: &Opened) {
         *signed |= found.signed;
     }
     for ((provider, verdict), (fragments, signed)) in told {
-        let evidence = if signed { ", by its own signed word" } else { "" };
+        let evidence = if signed { " (signed evidence)" } else { "" };
         output
             .say(format_args!("provider {}: {verdict} for {fragments} fragments{evidence}", &provider[..8]));
     }

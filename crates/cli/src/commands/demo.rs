@@ -61,7 +61,13 @@ pub(crate) async fn run(app: &App, options: &Demo) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut scratch = Scratch::make("demo")?;
     let lifetime = if options.keep { Lifetime::Detached } else { Lifetime::WithParent };
-    line(app, &format!("Starting {} provider processes and one steward process.", options.providers));
+    line(
+        app,
+        &format!(
+            "Starting {} provider processes and one steward process, with throw-away keys that have no passphrase.",
+            options.providers
+        ),
+    );
     let inner = scratch.start(app, options.providers, lifetime)?;
     let base = scratch.path("");
     let mut story = act(app, &inner, options, &data, &base, scratch.running_mut()?).await?;

@@ -62,12 +62,12 @@ fn a_pull_goes_on_after_a_crash_and_after_ctrl_c() {
 fn a_push_goes_on_after_a_crash_and_sends_only_what_is_missing() {
     let network = Network::up(8);
     let tree = network.path("tree");
-    // Two segments and a bit: the first is stored and recorded when the push dies in the second.
-    large_tree(&tree, 21, 150_000_000);
+    // Three segments and a bit. Two are sent at once, so one is recorded when a third has begun.
+    large_tree(&tree, 21, 220_000_000);
     let stored = || -> u64 { network.providers.iter().map(|provider| provider.fragment_bytes()).sum() };
     let mut push = network.home.seedbank("dataset push notes").arg(&tree).start();
     // Twice the bytes of a segment are its fragments.
-    wait_until("the second segment to be sent", SOON, || stored() > 150_000_000 || !push.is_running());
+    wait_until("the third segment to be sent", SOON, || stored() > 275_000_000 || !push.is_running());
     assert!(push.is_running(), "the push was quicker than its watcher: {}", push.wait());
     drop(push.kill());
     network
