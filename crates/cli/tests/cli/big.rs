@@ -3,8 +3,9 @@
 use crate::network::{Network, files_below};
 use crate::program::{number_of, peak_memory};
 use crate::sandbox::wait_until;
-use seedbank_testkit::{TreeSpec, assert_same_folder};
+use seedbank_testkit::{ByteStream, TreeSpec, assert_same_folder};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -98,4 +99,70 @@ fn four_gibibytes_go_through_eight_providers_in_little_memory() {
 #[ignore = "needs 3 GB of disk and a minute"]
 fn half_a_gibibyte_goes_through_eight_providers_in_little_memory() {
     store_and_lose(384 << 20, 2_500);
+}
+
+/// Writes `bytes` bytes of `seed`.
+fn write_large(path: &Path, seed: u64, bytes: u64) {
+    let mut file = fs::File::create(path).expect("made");
+    std::io::copy(&mut ByteStream::new(seed).take(bytes), &mut file).expect("there is room");
+}
+
+#[test]
+#[ignore = "needs 5 GB of disk and minutes"]
+fn small_changes_of_large_datasets_store_little() {
+    let network = Network::up(8);
+    let pushed = |name: &str, folder: &Path| {
+        let started = Instant::now();
+        let command = network.home.seedbank("dataset push").arg(name).arg(folder).patience(PATIENCE);
+        let report = command.json();
+        let [fresh, metadata, stored] =
+            ["new_bytes", "metadata_bytes", "stored_bytes"].map(|key| number_of(&report[key]));
+        let (segments, time) = (&report["segments"], started.elapsed());
+        eprintln!(
+            "{name}: {fresh} new bytes ({metadata} metadata), {stored} stored, {segments} segments, {time:?}"
+        );
+        (fresh, metadata, time)
+    };
+
+    let inserted = network.path("inserted");
+    fs::create_dir(&inserted).expect("made");
+    let mut bytes = ByteStream::bytes(1, 200_000_000);
+    fs::write(inserted.join("data.bin"), &bytes).expect("written");
+    pushed("inserted", &inserted);
+    bytes.splice(70_000_000..70_000_000, *b"eleven more");
+    fs::write(inserted.join("data.bin"), &bytes).expect("written");
+    drop(bytes);
+    assert!(pushed("inserted", &inserted).0 < 500_000);
+
+    let appended = network.path("appended");
+    fs::create_dir(&appended).expect("made");
+    write_large(&appended.join("data.bin"), 2, 500_000_000);
+    pushed("appended", &appended);
+    write_large(&appended.join("data.bin"), 2, 501_000_000);
+    assert!(pushed("appended", &appended).0 < 1_500_000);
+
+    let many = network.path("many");
+    let spec = TreeSpec {
+        seed: 3,
+        small_files: 50_000,
+        small_bytes: 2_400..=2_400,
+        files_per_folder: 500,
+        duplicates: 0,
+        huge_bytes: None,
+    };
+    spec.write(&many).expect("there is room");
+    let (_, _, time) = pushed("many", &many);
+    assert!(time < Duration::from_secs(15), "50,000 files of 2.4 KB took {time:?}");
+
+    let hundred_thousand = network.path("hundred-thousand");
+    let spec = TreeSpec { seed: 4, small_files: 100_000, small_bytes: 100..=100, ..spec };
+    spec.write(&hundred_thousand).expect("there is room");
+    pushed("hundred-thousand", &hundred_thousand);
+    fs::write(hundred_thousand.join("small/0100/050000.bin"), b"changed").expect("written");
+    assert!(pushed("hundred-thousand", &hundred_thousand).1 < 200_000);
+    for (name, folder) in [("inserted", &inserted), ("appended", &appended), ("many", &many)] {
+        let back = network.path(&format!("back-{name}"));
+        network.pull(name, &back);
+        assert_same_folder(folder, &back);
+    }
 }
