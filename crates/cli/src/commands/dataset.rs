@@ -1,22 +1,22 @@
 //! `seedbank dataset`: push, pull, read, list, check, remove, hand on.
 
+mod handing_on;
+mod listing;
+mod removal;
+
 use crate::app::{App, dataset_keys};
 use crate::args::{Dataset as Command, DatasetKey};
 use crate::bar::Bar;
-use crate::keystore::{self, KeyRing, ProviderAddress, create_private};
-use crate::output::{Align, Output, bytes, duration, rate, table};
+use crate::keystore::KeyRing;
+use crate::output::{Output, bytes, duration, rate};
 use crate::source::{Opened, open};
 use crate::target::{Target, parse_range, parse_scheme};
 use anyhow::{Context, bail};
-use seedbank_catalog::index::Index;
 use seedbank_catalog::records::Dataset;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_client::SharedBooks;
-use seedbank_client::dataset::index_folder;
-use seedbank_client::file_cache::FileCache;
 use seedbank_client::glob::Filter;
-use seedbank_client::home_dataset::{self, HOME_DATASET_NAME, home_dataset_id};
-use seedbank_client::maintain::Maintenance;
+use seedbank_client::home_dataset::{self, home_dataset_id};
 use seedbank_client::network::wall_clock;
 use seedbank_client::pull::{self, PullReport};
 use seedbank_client::push::{self, Made, PushContext, PushOptions, PushReport, Rehash};
@@ -25,7 +25,6 @@ use seedbank_formats::keys::{KeyEpoch, dataset_id};
 use seedbank_formats::path::TreePath;
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
-use seedbank_formats::{DatasetId, SegmentNumber};
 use seedbank_stewardship::scheme::explicit_scheme;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -64,10 +63,10 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Cat { file, range } => cat(app, &file, range.as_deref()).await,
-        Command::Ls { name: None } => list_datasets(app),
-        Command::Ls { name: Some(name) } => list_files(app, &name).await,
-        Command::Log { name } => log(app, &name).await,
-        Command::Show { name } => show(app, &name).await,
+        Command::Ls { name: None } => listing::list_datasets(app),
+        Command::Ls { name: Some(name) } => listing::list_files(app, &name).await,
+        Command::Log { name } => listing::log(app, &name).await,
+        Command::Show { name } => listing::show(app, &name).await,
         Command::Verify { name } => {
             let (opened, report) = verify_version(app, &name).await?;
             app.output.data(&Pulled::new(&opened, &report), |pulled| {
@@ -78,9 +77,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             })?;
             Ok(())
         }
-        Command::Rm { name, yes } => remove(app, &name, yes).await,
-        Command::Key(DatasetKey::Export { name, file }) => export(app, &name, &file),
-        Command::Key(DatasetKey::Import { file, name }) => import(app, &file, name.as_deref()),
+        Command::Rm { name, yes } => removal::remove(app, &name, yes).await,
+        Command::Key(DatasetKey::Export { name, file }) => handing_on::export(app, &name, &file),
+        Command::Key(DatasetKey::Import { file, name }) => handing_on::import(app, &file, name.as_deref()),
     }
 }
 
@@ -462,372 +461,4 @@ async fn cat(app: &App, file: &str, range: Option<&str>) -> anyhow::Result<()> {
         Err(pull::CatError::Write(error)) => Ok(crate::output::seen_enough(Err(error))?),
         other => Ok(other.map(|_bytes| ())?),
     }
-}
-
-#[derive(Serialize)]
-struct DatasetLine {
-    name: String,
-    id: DatasetId,
-    public: bool,
-    versions: u64,
-    sealed_bytes: u64,
-    stored_bytes: u64,
-    missing_fragments: u64,
-}
-
-fn list_datasets(app: &App) -> anyhow::Result<()> {
-    let books = app.books()?;
-    let mut lines = Vec::new();
-    for dataset in books.datasets()?.into_iter().filter(|dataset| dataset.name != HOME_DATASET_NAME) {
-        let usage = books.usage(dataset.id)?;
-        lines.push(DatasetLine {
-            name: dataset.name,
-            id: dataset.id,
-            public: dataset.public,
-            versions: usage.versions,
-            sealed_bytes: usage.sealed_bytes,
-            stored_bytes: usage.stored_bytes,
-            missing_fragments: usage.missing_fragments,
-        });
-    }
-    app.output.data(&lines, |lines| {
-        let rows: Vec<Vec<String>> = lines
-            .iter()
-            .map(|line| {
-                vec![
-                    line.name.clone(),
-                    line.versions.to_string(),
-                    bytes(line.sealed_bytes),
-                    bytes(line.stored_bytes),
-                    if line.public { "public".to_owned() } else { "private".to_owned() },
-                    line.id.short(),
-                ]
-            })
-            .collect();
-        table(
-            &[
-                ("name", Align::Left),
-                ("versions", Align::Right),
-                ("sealed", Align::Right),
-                ("stored", Align::Right),
-                ("who reads", Align::Left),
-                ("id", Align::Left),
-            ],
-            &rows,
-        )
-    })?;
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct FileLine {
-    path: String,
-    kind: &'static str,
-    bytes: u64,
-    executable: bool,
-    sha256: Option<String>,
-    target: Option<String>,
-}
-
-async fn list_files(app: &App, name: &str) -> anyhow::Result<()> {
-    use seedbank_formats::tree::Entry;
-    let target = Target::parse(name)?;
-    let below = target.path.clone().filter(|path| !path.is_empty());
-    let below = below.map(|path| TreePath::parse(path.trim_end_matches('/'))).transpose()?;
-    let opened = open(app, &target).await?;
-    let mut lines = Vec::new();
-    let mut listed = opened.snapshot.entries(&opened.reader);
-    while let Some((path, entry)) = listed.next().await? {
-        if below.as_ref().is_some_and(|folder| path != *folder && !path.is_below(folder)) {
-            continue;
-        }
-        let (kind, executable, sha256, link) = match &entry {
-            Entry::File { executable, sha256, .. } => ("file", *executable, Some(sha256.to_string()), None),
-            Entry::Folder => ("folder", false, None, None),
-            Entry::Symlink { target } => ("symlink", false, None, Some(target.clone())),
-        };
-        let path = path.to_string();
-        lines.push(FileLine { path, kind, bytes: entry.size(), executable, sha256, target: link });
-    }
-    if let (true, Some(folder)) = (lines.is_empty(), below) {
-        bail!("no such path in this version: {folder}");
-    }
-    app.output.data(&lines, |lines| {
-        let line = |line: &FileLine| {
-            let mark = match (line.kind, &line.target) {
-                ("symlink", Some(target)) => format!("{} -> {target}", line.path),
-                ("folder", _) => format!("{}/", line.path),
-                _ => line.path.clone(),
-            };
-            format!("{:>12}  {mark}", line.bytes)
-        };
-        lines.iter().map(line).collect::<Vec<_>>().join("\n")
-    })?;
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct LogLine {
-    version: String,
-    time: String,
-    message: String,
-    refs: Vec<String>,
-    new_bytes: u64,
-    stored_bytes: u64,
-}
-
-async fn log(app: &App, name: &str) -> anyhow::Result<()> {
-    let target = Target::version(name)?;
-    let versions = crate::source::versions(app, &target.name).await?;
-    let lines: Vec<LogLine> = versions
-        .into_iter()
-        .map(|logged| LogLine {
-            version: logged.id.to_string(),
-            time: logged.time.to_string(),
-            message: logged.message,
-            refs: logged.refs,
-            new_bytes: logged.new_bytes,
-            stored_bytes: logged.stored_bytes,
-        })
-        .collect();
-    app.output.data(&lines, |lines| lines.iter().map(log_text).collect::<Vec<_>>().join("\n"))?;
-    Ok(())
-}
-
-fn log_text(line: &LogLine) -> String {
-    let refs = if line.refs.is_empty() { String::new() } else { format!(" ({})", line.refs.join(", ")) };
-    let message = if line.message.is_empty() { "-" } else { &line.message };
-    format!(
-        "{}{refs}\n  {}  {} new, {} stored\n  {message}",
-        &line.version[..40],
-        line.time,
-        bytes(line.new_bytes),
-        bytes(line.stored_bytes)
-    )
-}
-
-#[derive(Serialize)]
-struct Shown {
-    dataset: DatasetId,
-    version: String,
-    revision: String,
-    parents: Vec<String>,
-    author: String,
-    time: String,
-    message: String,
-    tree: String,
-    entries: u64,
-    bytes: u64,
-    segments: Vec<SegmentLine>,
-}
-
-#[derive(Serialize)]
-struct SegmentLine {
-    segment: u64,
-    scheme: (usize, usize),
-    sealed_bytes: u32,
-    held: usize,
-}
-
-async fn show(app: &App, name: &str) -> anyhow::Result<()> {
-    let opened = open(app, &Target::version(name)?).await?;
-    let version = &opened.snapshot.version;
-    let segments = opened.snapshot.segments(&opened.reader).await?;
-    let shown = Shown {
-        dataset: version.dataset,
-        version: opened.snapshot.id.to_string(),
-        revision: opened.snapshot.id.revision(),
-        parents: version.parents.iter().map(ToString::to_string).collect(),
-        author: version.author.to_string(),
-        time: version.time.to_string(),
-        message: version.message.clone(),
-        tree: version.tree.page.to_string(),
-        entries: version.tree.entries,
-        bytes: version.tree.bytes,
-        segments: segments
-            .iter()
-            .map(|segment| SegmentLine {
-                segment: segment.number.0,
-                scheme: (segment.scheme.data(), segment.scheme.total()),
-                sealed_bytes: segment.sealed_len,
-                held: segment.holders().count(),
-            })
-            .collect(),
-    };
-    app.output.data(&shown, |shown| {
-        let mut text = format!(
-            "version   {}\ndataset   {}\nauthor    {}\ntime      {}\nmessage   {}\ntree      {}\nholds     {} entries, {}",
-            shown.version,
-            shown.dataset,
-            shown.author,
-            shown.time,
-            shown.message,
-            shown.tree,
-            shown.entries,
-            bytes(shown.bytes)
-        );
-        for parent in &shown.parents {
-            text.push_str(&format!("\nparent    {parent}"));
-        }
-        for segment in &shown.segments {
-            let (data, total) = segment.scheme;
-            text.push_str(&format!(
-                "\nsegment   {} of {}: {} fragments held, any {data} of {total} suffice",
-                segment.segment,
-                bytes(u64::from(segment.sealed_bytes)),
-                segment.held
-            ));
-        }
-        text
-    })?;
-    Ok(())
-}
-
-#[derive(Serialize)]
-struct RemovedLine {
-    dataset: String,
-    version: Option<String>,
-    segments_released: u64,
-}
-
-async fn remove(app: &App, name: &str, yes: bool) -> anyhow::Result<()> {
-    let target = Target::version(name)?.of_an_owner()?;
-    let ring = app.keys()?;
-    let books = app.books()?;
-    let network = App::network_of(&ring, &books)?;
-    let dataset = books.dataset(target.name.clone())?;
-    if !yes {
-        let what =
-            target.reference.as_ref().map_or("all versions".to_owned(), |text| format!("version {text}"));
-        confirm(&format!("Remove {what} of {}? This can't be undone. [y/N] ", target.name))?;
-    }
-    let maintenance = maintenance(&ring, &books, &network, &dataset)?;
-    let removed = match &target.reference {
-        None => {
-            let removed = books.remove_dataset(dataset.id)?;
-            RemovedLine { dataset: target.name.clone(), version: None, segments_released: removed.segments }
-        }
-        Some(text) => {
-            let resolved = books.resolve(dataset.id, text.clone())?;
-            books.remove_version(dataset.id, resolved.version.id)?;
-            let collection = maintenance.collect(dataset.id, wall_clock()).await?;
-            forget_segments(app, dataset.id, collection.collected.doomed.clone())?;
-            RemovedLine {
-                dataset: target.name.clone(),
-                version: Some(resolved.version.id.to_string()),
-                segments_released: collection.collected.doomed.len() as u64,
-            }
-        }
-    };
-    if target.reference.is_none() {
-        publish_list(app, &ring, &books, &network).await?;
-    }
-    // What providers do not take back now, a steward's next round does.
-    maintenance.release().await?;
-    app.output.data(&removed, |removed| {
-        format!(
-            "removed {}{}; {} segments are released",
-            removed.dataset,
-            removed.version.as_ref().map(|version| format!("@{}", &version[..40])).unwrap_or_default(),
-            removed.segments_released
-        )
-    })?;
-    Ok(())
-}
-
-/// The steps that a removal needs, for one dataset.
-fn maintenance(
-    ring: &KeyRing,
-    books: &SharedBooks,
-    network: &Arc<seedbank_client::network::Network>,
-    dataset: &Dataset,
-) -> anyhow::Result<Maintenance> {
-    let keys = dataset_keys(ring, dataset)?;
-    let lookup = move |wanted: &Dataset| (wanted.id == keys.id).then(|| keys.clone());
-    Ok(Maintenance::new(Arc::clone(books), Arc::clone(network), Arc::new(lookup)))
-}
-
-/// The next push must not deduplicate against what is gone.
-fn forget_segments(app: &App, dataset: DatasetId, doomed: Vec<SegmentNumber>) -> anyhow::Result<()> {
-    Index::open(&index_folder(&app.home.index_dir(), &dataset), dataset)?.forget_segments(doomed)?;
-    FileCache::open(app.home.root()).forget_dataset(dataset);
-    Ok(())
-}
-
-fn confirm(question: &str) -> anyhow::Result<()> {
-    use std::io::{BufRead, IsTerminal, Write};
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to confirm: add --yes");
-    }
-    write!(std::io::stderr(), "{question}")?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { bail!("nothing was removed") }
-}
-
-#[derive(Serialize)]
-struct KeyLine {
-    dataset: DatasetId,
-    name: String,
-    file: String,
-}
-
-fn export(app: &App, name: &str, file: &Path) -> anyhow::Result<()> {
-    let ring = app.keys()?;
-    let books = app.books()?;
-    let dataset = books.dataset(name.to_owned())?;
-    if dataset.owner != ring.identity().public() {
-        bail!("dataset {name:?} belongs to another owner, who alone hands its key on");
-    }
-    let key = if dataset.public {
-        let keys = dataset_keys(&ring, &dataset)?;
-        keystore::DatasetKey::new(
-            dataset.owner,
-            dataset.salt,
-            keys.secrets().clone(),
-            name,
-            addresses(&books)?,
-        )?
-    } else {
-        ring.export(dataset.salt, dataset.epoch, name, addresses(&books)?)?
-    };
-    let mut text = key.to_text();
-    text.push('\n');
-    create_private(file, text.as_bytes()).with_context(|| format!("writing {}", file.display()))?;
-    let line = KeyLine { dataset: dataset.id, name: name.to_owned(), file: file.display().to_string() };
-    app.output.data(&line, |line| {
-        format!("the key of {} is in {}: whoever has it can read the dataset", line.name, line.file)
-    })?;
-    Ok(())
-}
-
-/// Addresses of providers that are likely to have the head.
-fn addresses(books: &SharedBooks) -> anyhow::Result<Vec<ProviderAddress>> {
-    /// Enough to survive most of them being away, and short enough for a line of text.
-    const ADDRESSES_MAX: usize = 8;
-    let providers = books.providers()?;
-    let addresses =
-        providers.iter().filter_map(|p| ProviderAddress::new(p.profile.key, &p.profile.address).ok());
-    Ok(addresses.take(ADDRESSES_MAX).collect())
-}
-
-fn import(app: &App, file: &Path, name: Option<&str>) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
-    let key = keystore::DatasetKey::parse(&text)?;
-    let key = match name {
-        None => key,
-        Some(name) => keystore::DatasetKey::new(
-            key.owner(),
-            *key.salt(),
-            key.secrets().clone(),
-            name,
-            key.providers().to_vec(),
-        )?,
-    };
-    let line =
-        KeyLine { dataset: key.dataset(), name: key.name().to_owned(), file: file.display().to_string() };
-    app.key_store().import(&app.passphrase, key)?;
-    app.output
-        .data(&line, |line| format!("this home can now read {} ({})", line.name, line.dataset.short()))?;
-    Ok(())
 }
