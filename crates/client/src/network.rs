@@ -8,7 +8,7 @@ use bytes::Bytes;
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::ReaderToken;
 use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
-use seedbank_protocol::latency::{LatencyTable, Sample};
+use seedbank_protocol::latency::{LatencyPolicy, LatencyTable, Sample};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest, Hello, ProblemCode};
 use seedbank_protocol::moment::Moment;
 use seedbank_protocol::read_exchange::Verdict;
@@ -127,11 +127,17 @@ impl Network {
     /// Calls providers with `client`.
     #[must_use]
     pub fn new(client: ProviderClient) -> Network {
+        Network::with_policy(client, LatencyPolicy::default())
+    }
+
+    /// Calls providers with `client`, and hedges reads by `policy`.
+    #[must_use]
+    pub fn with_policy(client: ProviderClient, policy: LatencyPolicy) -> Network {
         Network {
             client,
             started: Instant::now(),
             addresses: RwLock::default(),
-            latency: Mutex::default(),
+            latency: Mutex::new(LatencyTable::new(policy)),
             findings: Mutex::default(),
             answered: Mutex::default(),
             failing: Mutex::default(),

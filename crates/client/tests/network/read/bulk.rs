@@ -37,7 +37,7 @@ async fn with_half_of_the_holders_gone_a_pull_reads_each_survivor_once() {
         for index in gone {
             world.kill(segment.holder(*index)).await;
         }
-        let reading = world.read(version).await;
+        let reading = world.read_patiently(version).await;
         let moved = percent(&reading).await;
         assert!(moved <= percent_max, "{gone:?}: {moved} %, {:?}", reading.moved());
         assert_eq!(reading.network.findings(), []);
@@ -67,7 +67,7 @@ async fn a_random_read_around_a_loss_decodes_its_own_range_and_no_more() {
     let (mut world, version, file, segment) = scene(63).await;
     world.kill(segment.holder(0)).await;
     world.kill(segment.holder(1)).await;
-    let reading = world.read(version).await;
+    let reading = world.read_patiently(version).await;
     reading.cat("big.bin", 15_000_000..15_000_001).await.unwrap();
     let mut dice = ByteStream::new(64);
     for _ in 0..20 {

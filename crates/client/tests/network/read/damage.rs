@@ -14,8 +14,8 @@ use seedbank_transport::{ClientLimits, Progress};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Whoever stalls is given up after this; the others answer within a few milliseconds.
-const DEADLINE: Duration = Duration::from_millis(250);
+/// Whoever stalls is given up after this; the others answer within milliseconds, even on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(1);
 
 fn limits() -> ClientLimits {
     let progress = Progress { window: DEADLINE, bytes_min: 64 * 1024 };
@@ -37,7 +37,7 @@ async fn whatever_is_damaged_the_bytes_are_exact_or_there_are_none() {
     };
     let size = file.len() as u64;
     let (mut exact, mut unavailable) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..32 {
         let mut dice = ByteStream::new(1_000 + seed);
         let mut conducts: BTreeMap<PublicKey, Conduct> = BTreeMap::new();
         let share = 1 + dice.below(9);
@@ -86,5 +86,5 @@ async fn whatever_is_damaged_the_bytes_are_exact_or_there_are_none() {
             assert!(deserved, "{told}: {finding:?}");
         }
     }
-    assert!(exact > 15 && unavailable > 3, "{exact} {unavailable}");
+    assert!(exact > 12 && unavailable > 2, "{exact} {unavailable}");
 }

@@ -1,7 +1,7 @@
 //! All is well: nothing is decoded, nobody is asked twice, and no more is fetched than is needed.
 
 use super::provider::Conduct;
-use super::world::{World, chunks, covering};
+use super::world::{World, chunks, covering, patient};
 use super::writer::ids;
 use seedbank_client::dataset::Visibility;
 use seedbank_client::glob::Filter;
@@ -10,13 +10,14 @@ use seedbank_client::pull::{pull, verify};
 use seedbank_client::restore::RestoreOptions;
 use seedbank_testkit::{ByteStream, compare_folders};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_ranges_fetch_the_sealed_chunks_that_they_cover_and_nothing_else() {
     let world = World::start(4, 8, Visibility::Private).await;
     let file = ByteStream::bytes(1, 3_000_000);
     let pushed = world.push_files(&[("big.bin", &file)]).await;
-    let reading = world.read(pushed.version).await;
+    let reading = world.read_patiently(pushed.version).await;
     let segment = reading.data_segment(&world).await;
     assert_eq!(reading.cat("big.bin", 0..1).await.unwrap(), file[..1]);
     let (mut dice, size) = (ByteStream::new(7), file.len() as u64);
@@ -54,7 +55,7 @@ async fn whole_version_comes_back_as_it_was() {
         ("a/short", b"hello"),
     ];
     let pushed = world.push_files(&files).await;
-    let reading = world.read(pushed.version).await;
+    let reading = world.read_patiently(pushed.version).await;
     assert_eq!(reading.moved().decodes, 0);
     let verified = verify(&reading.reader, &reading.snapshot, Arc::new(Silent)).await.unwrap();
     assert_eq!((verified.files, verified.symlinks, verified.folders), (5, 1, 1));
@@ -75,7 +76,7 @@ async fn ranges_at_the_edges_are_cut_to_the_file() {
     let world = World::start(4, 8, Visibility::Private).await;
     let file = ByteStream::bytes(3, 400_000);
     let pushed = world.push_files(&[("some", &file), ("empty", b"")]).await;
-    let reading = world.read(pushed.version).await;
+    let reading = world.read_patiently(pushed.version).await;
     for (range, expected) in [
         (0..0, &file[..0]),
         (5..5, &file[..0]),
@@ -101,7 +102,8 @@ async fn both_parts_of_a_range_across_a_border_are_asked_for_at_once() {
     let world = World::start(4, 8, Visibility::Private).await;
     let file = ByteStream::bytes(4, 2_000_000);
     let pushed = world.push_files(&[("big.bin", &file)]).await;
-    let reading = world.read(pushed.version).await;
+    // Both stall, until others are asked.
+    let reading = world.try_read(pushed.version, patient(Duration::from_secs(2))).await.unwrap();
     let segment = reading.data_segment(&world).await;
     reading.cat("big.bin", 1_999_999..2_000_000).await.unwrap();
     let before = reading.moved();

@@ -2,11 +2,11 @@
 //! for, no more and no less.
 
 use super::provider::{Conduct, spoilt};
-use super::world::{Reading, Segment, World, chunks};
+use super::world::{FOR_EVER, Reading, Segment, World, chunks, patient, stranger};
 use super::writer::{Writer, copies, file, ids};
 use seedbank_client::RangeError;
 use seedbank_client::dataset::Visibility;
-use seedbank_client::network::Finding;
+use seedbank_client::network::{Finding, Network};
 use seedbank_client::pull::CatError;
 use seedbank_client::reader::ReadError;
 use seedbank_erasure::Scheme;
@@ -17,6 +17,7 @@ use seedbank_formats::tree::Content;
 use seedbank_formats::{FragmentId, slice};
 use seedbank_protocol::read_exchange::Verdict;
 use seedbank_testkit::ByteStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,11 +31,16 @@ struct Scene {
 }
 
 impl Scene {
+    /// Nobody is outrun by a hedge before it has lied.
     async fn new(seed: u64) -> Scene {
+        Scene::read_by(seed, patient(FOR_EVER)).await
+    }
+
+    async fn read_by(seed: u64, network: Arc<Network>) -> Scene {
         let world = World::start(4, 8, Visibility::Private).await;
         let file = ByteStream::bytes(seed, 2_000_000);
         let pushed = world.push_files(&[("big.bin", &file)]).await;
-        let reading = world.read(pushed.version).await;
+        let reading = world.try_read(pushed.version, network).await.unwrap();
         let segment = reading.data_segment(&world).await;
         reading.cat("big.bin", 1_999_999..2_000_000).await.unwrap();
         Scene { world, file, reading, segment }
@@ -116,7 +122,7 @@ async fn without_a_signed_word_nobody_is_accused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nonsense_half_answers_silence_and_refusals_are_read_around_without_blame() {
     for conduct in [Conduct::Half, Conduct::Stalls, Conduct::Drips, Conduct::Refuses] {
-        let scene = Scene::new(24).await;
+        let scene = Scene::read_by(24, stranger()).await;
         scene.misbehave(0, conduct);
         assert_eq!(scene.findings().await, [], "{conduct:?}");
         assert!(scene.reading.moved().decodes > 0, "{conduct:?}");

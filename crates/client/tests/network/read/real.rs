@@ -74,7 +74,7 @@ async fn a_disk_that_rots_is_admitted_signed_and_read_around() {
     for seed in 70..90 {
         let file = ByteStream::bytes(seed, 1_000_000);
         let pushed = world.push_files(&[("big.bin", &file)]).await;
-        let reading = world.read(pushed.version).await;
+        let reading = world.read_patiently(pushed.version).await;
         let segments = reading.snapshot.segments(&reading.reader).await.unwrap();
         let data = segments.iter().max_by_key(|segment| segment.sealed_len).unwrap();
         let held = data.fragments[..4].iter().position(|fragment| fragment.holder == Some(serving.key));

@@ -21,6 +21,7 @@ use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::{Compression, Item};
 use seedbank_formats::segment::Footer;
 use seedbank_formats::{PublicKey, VersionId};
+use seedbank_protocol::latency::LatencyPolicy;
 use seedbank_transport::{ClientLimits, Identity, ProviderClient, TcpDial};
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +30,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const SALT: [u8; 32] = [5; 32];
@@ -41,6 +43,22 @@ pub(crate) fn owner() -> SigningKey {
 pub(crate) fn stranger() -> Arc<Network> {
     stranger_within(ClientLimits::default())
 }
+
+/// One who asks others only after so long. With long enough a time, that this machine is busy costs no requests.
+pub(crate) fn patient(hedge: Duration) -> Arc<Network> {
+    let identity = Identity::new(&SigningKey::from_seed([2; 32]));
+    let client = ProviderClient::new(&identity, TcpDial, ClientLimits::default());
+    let policy = LatencyPolicy {
+        hedge_floor: hedge,
+        hedge_cap: hedge,
+        hedge_unknown: hedge,
+        ..LatencyPolicy::default()
+    };
+    Arc::new(Network::with_policy(client, policy))
+}
+
+/// Longer than any answer takes.
+pub(crate) const FOR_EVER: Duration = Duration::from_secs(60);
 
 pub(crate) fn stranger_within(limits: ClientLimits) -> Arc<Network> {
     let identity = Identity::new(&SigningKey::from_seed([2; 32]));
@@ -163,6 +181,11 @@ impl World {
         self.try_read(version, stranger()).await.unwrap()
     }
 
+    /// The same for counting: it asks nobody else because somebody is slow.
+    pub(crate) async fn read_patiently(&self, version: VersionId) -> Reading {
+        self.try_read(version, patient(FOR_EVER)).await.unwrap()
+    }
+
     pub(crate) async fn try_read(
         &self,
         version: VersionId,
@@ -237,9 +260,10 @@ impl Segment {
 }
 
 impl Reading {
-    /// One who reads the same and knows nothing yet.
+    /// One who reads the same patiently and knows nothing yet.
     pub(crate) fn again(&self, world: &World) -> Reading {
-        let (books, network, snapshot) = (Arc::clone(&self.books), stranger(), self.snapshot.clone());
+        let (books, network) = (Arc::clone(&self.books), patient(FOR_EVER));
+        let snapshot = self.snapshot.clone();
         network.learn(world.addresses().iter().map(|(key, address)| (key, address.as_str())));
         let reader = Reader::of_books(&books, &network, &world.keys);
         Reading { books, network, reader, snapshot }

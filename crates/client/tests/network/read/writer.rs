@@ -1,6 +1,6 @@
 //! Segments, pages and placements made by hand, as no push would make them.
 
-use super::world::{Reading, World, stranger};
+use super::world::{FOR_EVER, Reading, World, patient};
 use bytes::Bytes;
 use seedbank_catalog::{Carrier, CatalogError, Request, Response};
 use seedbank_client::SharedBooks;
@@ -113,7 +113,7 @@ impl<'w> Writer<'w> {
 
     /// A reader of a tree, as a version would name it.
     pub(crate) fn read(&self, tree: TreeRoot, root: ChildPlace) -> Reading {
-        let network = stranger();
+        let network = patient(FOR_EVER);
         network.learn(self.world.addresses().iter().map(|(key, address)| (key, address.as_str())));
         let books: SharedBooks = Arc::clone(&self.placed) as _;
         let reader = Reader::of_books(&books, &network, &self.world.keys);
