@@ -45,6 +45,13 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        self.end_processes();
+        self.unmount();
+    }
+}
+
+impl Sandbox {
+    fn end_processes(&self) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let left = self.processes();
@@ -56,6 +63,15 @@ impl Drop for Sandbox {
                 signal_process(pid, Signal::KILL);
             }
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Takes away the disks that a test mounted in here, so that the folder can go.
+    fn unmount(&self) {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+        for place in places.filter(|place| place.starts_with(self.root())) {
+            let _unmounted = std::process::Command::new("umount").arg("--lazy").arg(place).status();
         }
     }
 }
