@@ -6,6 +6,7 @@
 mod dependencies;
 mod layers;
 mod lints;
+mod reliability;
 mod text;
 
 use std::path::{Path, PathBuf};
