@@ -1,5 +1,6 @@
 //! Messages and sans-IO exchanges between client, provider and steward.
 
+pub mod answers;
 pub mod latency;
 pub mod messages;
 pub mod moment;

@@ -1,0 +1,393 @@
+//! A simulated provider: the real store on a disk in memory, and the thin shell around it.
+//!
+//! The shell does what the daemon does, in the same order: it looks who may ask, calls the store, and signs what the
+//! store says. What it does not have is a network, a runtime and limits on memory other than requests per client. A
+//! store has a committer thread of its own; every call here waits for it, so that never two of them run at once and a
+//! run stays what its seed says.
+
+use crate::options::Lie;
+use seedbank_formats::keys::SigningKey;
+use seedbank_formats::receipt::{Answer, Receipt, Statement};
+use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_protocol::messages::{
+    ClaimAction, ClaimAnswer, ClaimResult, ProblemCode, SignedBytes, decode_claim_requests,
+    encode_claim_answers,
+};
+use seedbank_store::testing::{Fault, MemDisk, Operation};
+use seedbank_store::{
+    Access, ClaimError, Config, Disk, Mode, NewClaim, Put, PutError, PutStart, ReadError, Renewal,
+    SliceAnswer, Store, StoreId, Stored,
+};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Whose store every simulated one is: disks are copies of one that was created once.
+pub(crate) const STORE: StoreId = StoreId([7; 32]);
+
+/// Seconds that trash is kept.
+pub(crate) const GRACE_S: u64 = 7 * 86_400;
+
+/// Requests of one client that a provider works on at once.
+pub(crate) const SLOTS_PER_CLIENT: usize = 24;
+
+/// A question.
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    Put { fragment: FragmentId, bytes: Arc<Vec<u8>>, until: Timestamp, access: Access },
+    Get { fragment: FragmentId, range: Range<u64> },
+    Proof { fragment: FragmentId, range: Range<u64> },
+    Claims(Vec<u8>),
+}
+
+impl Request {
+    /// What it says in a trace.
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Request::Put { .. } => "put",
+            Request::Get { .. } => "get",
+            Request::Proof { .. } => "prove",
+            Request::Claims(_) => "claims",
+        }
+    }
+}
+
+/// What comes back.
+#[derive(Debug, Clone)]
+pub(crate) enum Response {
+    Receipt(Vec<u8>),
+    Bytes(Vec<u8>),
+    Proof(Vec<u8>),
+    Claims(Vec<u8>),
+    Problem(ProblemCode),
+}
+
+/// What an honest answer promises or takes back, for the checker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// It signed that the client's claim on the fragment is durable.
+    Promised { fragment: FragmentId, until: Timestamp },
+    /// It said that it has no such fragment.
+    Denied { fragment: FragmentId },
+    /// It signed that the fragment's bytes rotted.
+    Rotten { fragment: FragmentId },
+}
+
+/// Whether a put has its answer already.
+pub(crate) enum Begun {
+    Answered(Response, Vec<Word>),
+    Arriving(Put),
+}
+
+/// One provider.
+pub(crate) struct Provider {
+    pub(crate) key: SigningKey,
+    pub(crate) public: PublicKey,
+    pub(crate) lie: Option<Lie>,
+    config: Config,
+    pub(crate) disk: MemDisk,
+    /// `None` while it is down.
+    pub(crate) store: Option<Store>,
+    /// How far its wall clock is ahead, in seconds.
+    pub(crate) ahead_s: i64,
+    /// The latest that its wall clock ever said.
+    pub(crate) latest: Timestamp,
+    /// By how much its answers take longer than usual.
+    pub(crate) slowness: u64,
+    /// Fragments on their way in, by call.
+    pub(crate) arriving: BTreeMap<u64, Put>,
+    /// Requests that are worked on, by client.
+    pub(crate) slots: BTreeMap<usize, usize>,
+    /// How often it was started.
+    pub(crate) boots: u64,
+}
+
+fn problem(error: &PutError) -> Response {
+    Response::Problem(match error {
+        PutError::Length(_) | PutError::WrongLength { .. } => ProblemCode::BadRequest,
+        PutError::OverQuota { .. } => ProblemCode::OverQuota,
+        PutError::Full => ProblemCode::DiskFull,
+        PutError::ReadOnly { .. } => ProblemCode::ReadOnly,
+        PutError::WrongHash { .. } => ProblemCode::HashMismatch,
+    })
+}
+
+impl Provider {
+    pub(crate) fn new(key: SigningKey, lie: Option<Lie>, disk: MemDisk, volume_bytes: u64) -> Provider {
+        let mut config = Config::new(STORE, 1 << 30);
+        config.reserve_bytes = 0;
+        config.grace_s = GRACE_S;
+        config.quotas.others_bytes = 1 << 28;
+        config.volume_bytes = volume_bytes;
+        config.pack_below_bytes = 16 * 1024;
+        config.journal_slack_bytes = 4096;
+        let public = key.public();
+        let mut provider = Provider {
+            key,
+            public,
+            lie,
+            config,
+            disk,
+            store: None,
+            ahead_s: 0,
+            latest: Timestamp(0),
+            slowness: 1,
+            arriving: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            boots: 0,
+        };
+        provider.boot().expect("a fresh store opens");
+        provider
+    }
+
+    /// Opens the store as it is on the disk.
+    pub(crate) fn boot(&mut self) -> Result<(), seedbank_store::OpenError> {
+        self.boots += 1;
+        self.store = Some(Store::open(Arc::new(self.disk.clone()), self.config.clone())?);
+        Ok(())
+    }
+
+    /// Power goes off: what was not synced is lost, kept or torn as `choose` says.
+    pub(crate) fn lose_power(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
+        self.disk.power_off_at(self.disk.steps());
+        let after = self.disk.crash(choose);
+        self.arriving.clear();
+        self.slots.clear();
+        self.store = None;
+        self.disk = after;
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Whether its disk still answers: power may go off during a call of the store.
+    pub(crate) fn has_power(&self) -> bool {
+        self.disk.list("").is_ok()
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.store.as_ref().is_some_and(|store| store.mode() == Mode::ReadWrite)
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("only a provider that is up is asked")
+    }
+
+    pub(crate) fn fill_disk(&self) {
+        if !self.is_up() {
+            return;
+        }
+        let full =
+            |operation, errno| Fault { operation, path: String::new(), skip: 0, times: u64::MAX, errno };
+        self.disk.inject(full(Operation::Write, 28));
+        self.disk.inject(full(Operation::Create, 28));
+    }
+
+    pub(crate) fn fail_sync(&self) {
+        if !self.is_up() {
+            return;
+        }
+        let path = String::new();
+        self.disk.inject(Fault { operation: Operation::Sync, path, skip: 0, times: 1, errno: 5 });
+    }
+
+    fn receipt(
+        &self,
+        client: PublicKey,
+        fragment: FragmentId,
+        length: u64,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Vec<u8> {
+        Receipt { provider: self.public, client, fragment, length, until, time: now }.sign(&self.key)
+    }
+
+    /// The answer for what is durable now.
+    pub(crate) fn acknowledge(
+        &self,
+        client: PublicKey,
+        stored: &Stored,
+        now: Timestamp,
+    ) -> (Response, Vec<Word>) {
+        let Stored { id: fragment, length, until } = *stored;
+        let receipt = self.receipt(client, fragment, length, until, now);
+        (Response::Receipt(receipt), vec![Word::Promised { fragment, until }])
+    }
+
+    pub(crate) fn begin_put(
+        &self,
+        client: PublicKey,
+        (fragment, length): (FragmentId, u64),
+        (until, access): (Timestamp, Access),
+        now: Timestamp,
+    ) -> Begun {
+        if until <= now {
+            return Begun::Answered(Response::Problem(ProblemCode::BadRequest), Vec::new());
+        }
+        let claim = NewClaim { client, until, access };
+        match self.store().begin_put(fragment, length, claim, now) {
+            Ok(PutStart::Receive(put)) => Begun::Arriving(put),
+            Ok(PutStart::Held(stored)) => {
+                let (response, words) = self.acknowledge(client, &stored, now);
+                Begun::Answered(response, words)
+            }
+            Err(error) => Begun::Answered(problem(&error), Vec::new()),
+        }
+    }
+
+    pub(crate) fn finish_put(
+        &self,
+        client: PublicKey,
+        mut put: Put,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> (Response, Vec<Word>) {
+        let pieces = bytes.len() / 2;
+        let written = put.write(&bytes[..pieces]).and_then(|()| put.write(&bytes[pieces..]));
+        match written.and_then(|()| put.finish(now)) {
+            Ok(stored) => self.acknowledge(client, &stored, now),
+            Err(error) => (problem(&error), Vec::new()),
+        }
+    }
+
+    /// Who may read, as the daemon decides it. Readers with tokens are its own tests' matter.
+    fn standing(&self, client: &PublicKey, fragment: &FragmentId, now: Timestamp) -> Result<(), Response> {
+        let grants = self.store().access(fragment, now).unwrap_or_default();
+        if grants.is_empty() {
+            return Err(Response::Problem(ProblemCode::NotFound));
+        }
+        let open = grants.iter().any(|grant| grant.client == *client || grant.access == Access::Public);
+        if open { Ok(()) } else { Err(Response::Problem(ProblemCode::TokenRefused)) }
+    }
+
+    pub(crate) fn get(
+        &self,
+        client: &PublicKey,
+        fragment: FragmentId,
+        range: &Range<u64>,
+        now: Timestamp,
+    ) -> (Response, Vec<Word>) {
+        let denied = vec![Word::Denied { fragment }];
+        if let Err(refusal) = self.standing(client, &fragment, now) {
+            let absent = matches!(refusal, Response::Problem(ProblemCode::NotFound));
+            return (refusal, if absent { denied } else { Vec::new() });
+        }
+        match self.store().read(&fragment, range.clone()) {
+            Ok(bytes) => (Response::Bytes(bytes), Vec::new()),
+            Err(ReadError::Absent(_)) => (Response::Problem(ProblemCode::NotFound), denied),
+            Err(ReadError::Rotten(_)) => (Response::Problem(ProblemCode::Rotten), Vec::new()),
+            Err(ReadError::OutOfRange { .. }) => (Response::Problem(ProblemCode::RangeOutside), Vec::new()),
+            Err(ReadError::Disk(_)) => (Response::Problem(ProblemCode::Internal), Vec::new()),
+        }
+    }
+
+    pub(crate) fn prove(
+        &self,
+        client: &PublicKey,
+        fragment: FragmentId,
+        range: &Range<u64>,
+        now: Timestamp,
+    ) -> (Response, Vec<Word>) {
+        let (answer, slice, words) = match self.standing(client, &fragment, now) {
+            Err(Response::Problem(ProblemCode::NotFound)) => {
+                (Answer::Absent, Vec::new(), vec![Word::Denied { fragment }])
+            }
+            Err(refusal) => return (refusal, Vec::new()),
+            Ok(()) => match self.store().slice(&fragment, range.clone()) {
+                Ok(SliceAnswer::Proven(slice)) => {
+                    (Answer::Slice(FragmentId::of(&slice).0), slice, Vec::new())
+                }
+                Ok(SliceAnswer::Rotten) => (Answer::Rotten, Vec::new(), vec![Word::Rotten { fragment }]),
+                Err(ReadError::Absent(_)) => (Answer::Absent, Vec::new(), vec![Word::Denied { fragment }]),
+                Err(_) => return (Response::Problem(ProblemCode::Internal), Vec::new()),
+            },
+        };
+        // What was noted of rot becomes durable before anything else happens.
+        let _refused = self.store().release(&self.public, &[], now);
+        (Response::Proof(self.statement(fragment, range, answer, &slice, now)), words)
+    }
+
+    /// A signed statement and the slice that it covers.
+    pub(crate) fn statement(
+        &self,
+        fragment: FragmentId,
+        range: &Range<u64>,
+        answer: Answer,
+        slice: &[u8],
+        time: Timestamp,
+    ) -> Vec<u8> {
+        let (start, end) = (range.start, range.end);
+        let statement = Statement { provider: self.public, fragment, start, end, answer, time };
+        let mut bytes = statement.sign(&self.key);
+        bytes.extend_from_slice(slice);
+        bytes
+    }
+
+    pub(crate) fn claims(&self, client: PublicKey, requests: &[u8], now: Timestamp) -> (Response, Vec<Word>) {
+        let Ok(requests) = decode_claim_requests(requests) else {
+            return (Response::Problem(ProblemCode::BadRequest), Vec::new());
+        };
+        match self.change_claims(client, &requests, now) {
+            Ok((answers, words)) => (Response::Claims(encode_claim_answers(&answers)), words),
+            Err(ClaimError::TooMany(_)) => (Response::Problem(ProblemCode::TooLarge), Vec::new()),
+            Err(ClaimError::Full) => (Response::Problem(ProblemCode::DiskFull), Vec::new()),
+            Err(ClaimError::ReadOnly { .. }) => (Response::Problem(ProblemCode::ReadOnly), Vec::new()),
+        }
+    }
+
+    fn change_claims(
+        &self,
+        client: PublicKey,
+        requests: &[seedbank_protocol::messages::ClaimRequest],
+        now: Timestamp,
+    ) -> Result<(Vec<ClaimAnswer>, Vec<Word>), ClaimError> {
+        let (mut renewals, mut releases, mut words) = (Vec::new(), Vec::new(), Vec::new());
+        for request in requests {
+            match request.action {
+                ClaimAction::Renew(until) => renewals.push((request.fragment, until)),
+                ClaimAction::Release => releases.push(request.fragment),
+            }
+        }
+        let renewed =
+            if renewals.is_empty() { Vec::new() } else { self.store().renew(&client, &renewals)? };
+        if !releases.is_empty() {
+            self.store().release(&client, &releases, now)?;
+        }
+        let mut renewed = renewed.into_iter();
+        let mut answers = Vec::new();
+        for request in requests {
+            let fragment = request.fragment;
+            let result = match request.action {
+                ClaimAction::Release => ClaimResult::Released,
+                ClaimAction::Renew(_) => match renewed.next().expect("the store answers every renewal") {
+                    Renewal::Renewed { length, until } => {
+                        words.push(Word::Promised { fragment, until });
+                        ClaimResult::Receipt(SignedBytes(self.receipt(client, fragment, length, until, now)))
+                    }
+                    Renewal::Absent => ClaimResult::Absent,
+                    Renewal::Rotten => ClaimResult::Rotten,
+                },
+            };
+            answers.push(ClaimAnswer { fragment, result });
+        }
+        Ok((answers, words))
+    }
+
+    /// Lets claims expire and gives space back, until there is nothing more to do.
+    pub(crate) fn upkeep(&self, now: Timestamp) {
+        const BUDGET_BYTES: u64 = 1 << 20;
+        let Some(store) = &self.store else { return };
+        if store.expire(now).is_err() {
+            return;
+        }
+        while store.collect(now, BUDGET_BYTES).is_ok_and(|collected| collected.more) {}
+    }
+
+    /// Whether it has the right bytes of a fragment, whatever it says.
+    pub(crate) fn has(&self, fragment: &FragmentId) -> bool {
+        let Some(store) = &self.store else { return false };
+        let Some(info) = store.fragment(fragment) else { return false };
+        store.read(fragment, 0..info.length).is_ok_and(|bytes| FragmentId::of(&bytes) == *fragment)
+    }
+}
