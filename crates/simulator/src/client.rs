@@ -323,6 +323,7 @@ impl World {
         let books = &mut self.clients[client].books;
         books.records.insert(number, record);
         books.tasks[task] = Task::Stored(number);
+        self.acknowledge(client, number);
     }
 
     /// A client looks for something to do.
@@ -473,9 +474,26 @@ impl World {
             return;
         }
         (holding.is_confirmed, holding.strikes) = (true, 0);
-        if record.is_safe(minimum) && self.truth.acknowledged.insert((client, number)) {
-            self.truth.counts.acknowledged += 1;
-            note!(self, format_args!("c{client}"), "s{number} is safe");
+        if record.is_safe(minimum) {
+            self.acknowledge(client, number);
+        }
+    }
+
+    /// The client tells its user that a segment is safe: then every holder that it counts has signed for it.
+    fn acknowledge(&mut self, client: usize, number: SegmentNumber) {
+        if !self.truth.acknowledged.insert((client, number)) {
+            return;
+        }
+        self.truth.counts.acknowledged += 1;
+        note!(self, format_args!("c{client}"), "s{number} is safe");
+        let books = &self.clients[client].books;
+        let record = &books.records[&number];
+        let holdings = record.holdings.iter().zip(&record.segment.fragments);
+        let mut counted = holdings.filter_map(|(holding, (id, _))| Some((holding.holder?, *id)));
+        if let Some((holder, _)) = counted.find(|holding| !books.receipts.contains_key(holding)) {
+            let provider = self.by_key[&holder];
+            self.truth
+                .violated(format!("c{client} calls s{number} safe, for which p{provider} never signed"));
         }
     }
 

@@ -257,7 +257,7 @@ impl World {
     ) {
         let (now, holder) = (self.moment(), self.providers[provider].public);
         let asker = self.clients[client].key.public();
-        let takes_anything = self.has(Bug::ReceiptNotVerified);
+        let takes_anything = self.has(Bug::ReceiptNotVerified) || self.has(Bug::HedgeLosesIndex);
         let releases_winner = self.has(Bug::WinnerReleased);
         let one = &mut self.clients[client];
         let Some(push) = one.pushes.get_mut(&name) else { return };
