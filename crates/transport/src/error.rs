@@ -2,6 +2,7 @@
 
 use seedbank_formats::PublicKey;
 use seedbank_formats::receipt::SignedError;
+use seedbank_protocol::answers::AnswerError;
 use seedbank_protocol::messages::{MessageError, Problem};
 use std::io;
 
@@ -118,4 +119,13 @@ pub enum MalformedAnswer {
     /// It is well-formed and answers another question.
     #[error("its {0} is not what was asked for")]
     Mismatch(&'static str),
+}
+
+impl From<AnswerError> for MalformedAnswer {
+    fn from(error: AnswerError) -> MalformedAnswer {
+        match error {
+            AnswerError::Signed(error) => MalformedAnswer::Signed(error),
+            AnswerError::Mismatch(what) => MalformedAnswer::Mismatch(what),
+        }
+    }
 }

@@ -8,8 +8,9 @@ use crate::identity::Identity;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use seedbank_formats::receipt::{Answer, Receipt, Statement};
+use seedbank_formats::receipt::{Receipt, Statement};
 use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_protocol::answers::{ReceiptQuestion, check_receipt, check_statement};
 use seedbank_protocol::messages::{
     ClaimAction, ClaimAnswer, ClaimRequest, ClaimResult, ClaimRow, Hello, Problem, decode_claim_answers,
     decode_claims_page, encode_claim_requests,
@@ -116,18 +117,14 @@ impl ProviderClient {
         access: Access,
     ) -> Result<Signed<Receipt>, CallError> {
         let ask = Ask { peer, client: &self.client };
-        let length = bytes.len();
+        let length = u64::try_from(bytes.len()).expect("usize has at most 64 bits");
         let mut headers = HeaderMap::new();
         put_header(&mut headers, HeaderName::from_static(HEADER_UNTIL), &format_until(until));
         put_header(&mut headers, HeaderName::from_static(HEADER_ACCESS), &access.to_string());
         put_header(&mut headers, CONTENT_TYPE, "application/octet-stream");
         let response = ask.send(&Route::PutFragment(id), headers, bytes, json_max()).await?;
         let body = ask.expect(response, StatusCode::CREATED)?;
-        let receipt = ask.check_receipt(body, &id)?;
-        if usize::try_from(receipt.length) != Ok(length) {
-            return Err(ask.malformed(MalformedAnswer::Mismatch("receipt's length")));
-        }
-        Ok(receipt)
+        ask.check_receipt(body, &id, Some(length))
     }
 
     /// Reads exactly these bytes of a fragment; the range must not be empty. They are what the provider sent, not yet
@@ -184,17 +181,8 @@ impl ProviderClient {
             return Err(ask.malformed(reason));
         }
         let signed = body.split_to(Statement::ENCODED_LEN);
-        let statement = Statement::check(&signed).map_err(|error| ask.malformed(error))?;
-        let answers_this = statement.provider == peer.key
-            && statement.fragment == id
-            && (statement.start, statement.end) == (range.start, range.end);
-        let covers_slice = match statement.answer {
-            Answer::Slice(hash) => FragmentId::of(&body).0 == hash,
-            Answer::Rotten | Answer::Absent => body.is_empty(),
-        };
-        if !answers_this || !covers_slice {
-            return Err(ask.malformed(MalformedAnswer::Mismatch("statement")));
-        }
+        let statement = check_statement(&signed, &body, &peer.key, &id, &range);
+        let statement = statement.map_err(|error| ask.malformed(error))?;
         Ok(Proof { statement: Signed { value: statement, bytes: signed }, slice: body })
     }
 
@@ -340,14 +328,15 @@ impl Ask<'_> {
         CallError::Malformed { peer: self.peer.key, reason: reason.into() }
     }
 
-    fn check_receipt(&self, bytes: Bytes, id: &FragmentId) -> Result<Signed<Receipt>, CallError> {
-        let receipt = Receipt::check(&bytes).map_err(|error| self.malformed(error))?;
-        let answers_this = receipt.provider == self.peer.key
-            && receipt.client == self.client.public()
-            && receipt.fragment == *id;
-        if !answers_this {
-            return Err(self.malformed(MalformedAnswer::Mismatch("receipt")));
-        }
+    fn check_receipt(
+        &self,
+        bytes: Bytes,
+        id: &FragmentId,
+        length: Option<u64>,
+    ) -> Result<Signed<Receipt>, CallError> {
+        let (provider, client) = (self.peer.key, self.client.public());
+        let asked = ReceiptQuestion { provider, client, fragment: *id, length };
+        let receipt = check_receipt(&bytes, &asked).map_err(|error| self.malformed(error))?;
         Ok(Signed { value: receipt, bytes })
     }
 
@@ -357,7 +346,7 @@ impl Ask<'_> {
         }
         match (request.action, answer.result) {
             (ClaimAction::Renew(_), ClaimResult::Receipt(signed)) => {
-                self.check_receipt(Bytes::from(signed.0), &request.fragment).map(ClaimOutcome::Renewed)
+                self.check_receipt(Bytes::from(signed.0), &request.fragment, None).map(ClaimOutcome::Renewed)
             }
             (ClaimAction::Release, ClaimResult::Released) => Ok(ClaimOutcome::Released),
             (ClaimAction::Renew(_), ClaimResult::Absent) => Ok(ClaimOutcome::Absent),

@@ -11,8 +11,8 @@ use crate::network::{Finding, Network};
 use bytes::Bytes;
 use seedbank_erasure::Decoder;
 use seedbank_formats::placement::SegmentPlacement;
-use seedbank_formats::receipt::Answer as Signed;
-use seedbank_formats::{FragmentId, PublicKey, slice};
+use seedbank_formats::{FragmentId, PublicKey};
+use seedbank_protocol::answers::judge;
 use seedbank_protocol::messages::ProblemCode;
 use seedbank_protocol::moment::Moment;
 use seedbank_protocol::read_exchange::{
@@ -380,7 +380,7 @@ impl Part {
         let now = self.now(now);
         let bytes = match result {
             Ok(Answered::Plain(bytes)) => bytes,
-            Ok(Answered::Proven(proof)) => match self.check(source, &proof) {
+            Ok(Answered::Proven(proof)) => match self.check(&proof) {
                 Ok(bytes) => bytes,
                 Err(answer) => {
                     self.exchange.handle_answer(request, answer, now);
@@ -407,17 +407,8 @@ impl Part {
     }
 
     /// The proven bytes, or what the answer amounts to.
-    fn check(&self, source: Source, proof: &Proof) -> Result<Bytes, Answer> {
-        match proof.statement.answer {
-            Signed::Rotten => Err(Answer::Rotten),
-            Signed::Absent => Err(Answer::Absent),
-            Signed::Slice(_) => {
-                let id = self.fragment_id(source.index);
-                slice::verify(&id, fragment_len(&self.placement), &self.range, &proof.slice)
-                    .map(Bytes::from)
-                    .map_err(|_wrong| Answer::Contradicted)
-            }
-        }
+    fn check(&self, proof: &Proof) -> Result<Bytes, Answer> {
+        judge(&proof.statement, &proof.slice, fragment_len(&self.placement)).map(Bytes::from)
     }
 
     /// What is offered opened.
