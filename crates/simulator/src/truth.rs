@@ -53,7 +53,9 @@ pub(crate) struct Truth {
     promises: BTreeMap<(usize, FragmentId), BTreeMap<usize, Timestamp>>,
     /// What rots where, by our own hand.
     damaged: BTreeSet<(usize, FragmentId)>,
-    /// The same, with what came anew since.
+    /// Providers of whose disk a bit was flipped: it may have hit what lay in trash, and was claimed again since.
+    flipped: BTreeSet<usize>,
+    /// What was ever damaged, whatever came anew since.
     damaged_once: BTreeSet<(usize, FragmentId)>,
     /// What clients were told is safe.
     pub(crate) acknowledged: BTreeSet<SegmentName>,
@@ -87,7 +89,11 @@ impl Truth {
                 let promised = clients.entry(client).or_insert(*until);
                 *promised = (*promised).max(*until);
                 if !honest.has(fragment) && !self.is_damaged(number, fragment) {
-                    self.violated(format!("p{number} signed for a fragment that it does not hold"));
+                    if self.flipped.contains(&number) {
+                        self.damage(number, *fragment);
+                    } else {
+                        self.violated(format!("p{number} signed for a fragment that it does not hold"));
+                    }
                 }
             }
             Word::Denied { fragment } => {
@@ -153,8 +159,13 @@ impl Truth {
         let of_it = (number, FragmentId([0; 32]))..=(number, FragmentId([255; 32]));
         let wrong = self.promises.range(of_it).map(|(key, _)| *key);
         let wrong: Vec<_> = wrong.filter(|(_, fragment)| !provider.has(fragment)).collect();
-        self.damaged_once.extend(wrong.iter().copied());
-        self.damaged.extend(wrong);
+        self.flipped.insert(number);
+        wrong.into_iter().for_each(|(number, fragment)| self.damage(number, fragment));
+    }
+
+    fn damage(&mut self, number: usize, fragment: FragmentId) {
+        self.damaged.insert((number, fragment));
+        self.damaged_once.insert((number, fragment));
     }
 
     /// A fragment that came anew is sound again, whatever was there before.
