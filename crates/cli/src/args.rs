@@ -113,8 +113,11 @@ pub(crate) enum Dataset {
     Push {
         /// The dataset's name; made if it is new.
         name: String,
-        /// A folder or a file.
+        /// A folder or a file; - reads standard input, as one file, to its end.
         path: PathBuf,
+        /// What the file from standard input is called in the version; `stdin` otherwise.
+        #[arg(long = "name", value_name = "PATH")]
+        file_name: Option<String>,
         /// What changed, for the log.
         #[arg(long, short, default_value = "")]
         message: String,
@@ -320,22 +323,68 @@ pub(crate) enum Key {
 /// `seedbank bench`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
+    /// Each stage of a push and a pull alone, beside the raw primitives that it is made of.
+    Stages {
+        /// Data and total fragments, as K/N.
+        #[arg(long, default_value = "4/8", value_name = "K/N")]
+        scheme: String,
+    },
     /// Push, pull and ranged reads through a fresh local network.
     Local {
         /// Bytes of random data, as in 1GiB.
-        #[arg(long, default_value = "512MiB")]
+        #[arg(long, default_value = "1GiB")]
         size: String,
         /// Provider processes.
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
         providers: u16,
-        /// Random 256 KiB reads.
-        #[arg(long, default_value_t = 2000)]
+        /// Pushes and pulls, each of all the bytes; medians and spread are printed.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+        rounds: u32,
+        /// Random 256 KiB reads in a round of reads.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
         reads: u32,
+        /// Rounds of reads, in turn with the same bytes over a bare connection.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=99))]
+        read_rounds: u32,
     },
     /// Our HTTP beside bare TLS and plain TCP on loopback.
     Transport {
         /// Bytes to move in each run, as in 1GiB.
         #[arg(long, default_value = "512MiB")]
         size: String,
+    },
+    /// The network that this home uses: what it costs and how fast it is, by provider and region. Pushes a throw-away
+    /// dataset, reads it and removes it again; other datasets are not touched.
+    Network {
+        /// Bytes of random data, as in 64MiB.
+        #[arg(long, default_value = "64MiB")]
+        size: String,
+        /// Random 256 KiB reads of each provider.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        reads: u32,
+    },
+    /// Memory of client, providers and steward while a stream is pushed and read back: the same for every length?
+    Memory {
+        /// Lengths of the streams, with commas between.
+        #[arg(long, default_value = "1GiB,8GiB", value_delimiter = ',')]
+        sizes: Vec<String>,
+        /// Provider processes.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+        providers: u16,
+    },
+    /// Small files and large trees: push, pull, ls, log, and the commit of one change.
+    Metadata {
+        /// Files of 2,400 bytes.
+        #[arg(long, default_value_t = 50_000, value_name = "COUNT")]
+        small_files: u32,
+        /// Files of 8 bytes in folders of 1,000.
+        #[arg(long, default_value_t = 1_000_000, value_name = "COUNT")]
+        tiny_files: u32,
+        /// Empty files in one folder.
+        #[arg(long, default_value_t = 1_000_000, value_name = "COUNT")]
+        names: u32,
+        /// Provider processes.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+        providers: u16,
     },
 }

@@ -51,7 +51,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         if daemon {
             return dispatch(&app, cli.command).await.map(|()| Exit::Done);
         }
-        let owns_signals = matches!(cli.command, Command::Up(_));
+        let owns_signals =
+            matches!(cli.command, Command::Up(_) | Command::Bench(args::Bench::Network { .. }));
         if owns_signals {
             return dispatch(&app, cli.command).await.map(|()| Exit::Done);
         }

@@ -21,6 +21,7 @@ use seedbank_formats::segment::{SEGMENT_BUFFER_BYTES, SealedSegment, SegmentBuil
 use seedbank_formats::tree::{Content, INLINE_CHUNKS_MAX, PageId, TreePage};
 use seedbank_formats::{ChunkId, SegmentNumber, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a file in memory at once: a few of the longest chunks, so that cutting rarely waits for more bytes.
@@ -151,7 +152,7 @@ impl<'a, O: Outlet> Ingest<'a, O> {
     /// `progress` hears of every block of bytes.
     pub(crate) fn file(
         &mut self,
-        file: &mut StableFile,
+        file: &mut impl Bytes,
         progress: impl FnMut(u64),
     ) -> Result<FileContent, ReadFileError> {
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -162,7 +163,7 @@ impl<'a, O: Outlet> Ingest<'a, O> {
 
     fn read(
         &mut self,
-        file: &mut StableFile,
+        file: &mut impl Bytes,
         buffer: &mut [u8],
         mut progress: impl FnMut(u64),
     ) -> Result<FileContent, ReadFileError> {
@@ -417,6 +418,33 @@ impl<'a, O: Outlet> Ingest<'a, O> {
     /// The open metadata segment, left open for what the commit adds.
     pub(crate) fn take_metadata(&mut self) -> Option<SegmentBuilder> {
         self.metadata.take()
+    }
+}
+
+/// Bytes that are read once, from the first to the last.
+pub(crate) trait Bytes {
+    /// Fills `buffer`; fewer bytes than it holds are the last ones.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFileError>;
+}
+
+impl Bytes for StableFile {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFileError> {
+        Ok(StableFile::fill(self, buffer)?)
+    }
+}
+
+impl Bytes for Box<dyn Read + Send> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReadFileError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(PushError::ReadStream(error).into()),
+            }
+        }
+        Ok(filled)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::file_cache::FileCache;
 use crate::ingest::{Ingest, Outlet, ReadFileError};
 use crate::network::wall_clock;
 use crate::progress::{Progress, Silent};
-use crate::push::{PushError, PushOptions, Rehash};
+use crate::push::{PushError, PushOptions, Rehash, Stream};
 use crate::reader::ReadError;
 use crate::scan::{CaseCollisions, FileStamp, ReadStableError, Scan, Scanned, What, read_stable};
 use seedbank_catalog::records::Reliance;
@@ -69,14 +69,39 @@ impl<'a, O: Outlet> Intake<'a, O> {
             self.ingest.check()?;
             let Scanned { path, disk_path, what } = scanned?;
             let entry = self.entry(&path, disk_path, what)?;
-            let mut failed = None;
-            builder.push(&path, &entry, &mut |id, bytes: Vec<u8>| {
-                if failed.is_none() {
-                    failed = self.page(id, &bytes).err();
-                }
-            })?;
-            failed.map_or(Ok(()), Err)?;
+            self.add(&mut builder, &path, &entry)?;
         }
+        self.finish(builder)
+    }
+
+    /// Takes in a stream, which is the whole tree.
+    pub(crate) fn take_in_stream(&mut self, stream: Stream) -> Result<TakenIn, PushError> {
+        let Stream { path, mut bytes } = stream;
+        let read = self.ingest.file(&mut bytes, |bytes| self.progress.advance(0, bytes));
+        let read = read.map_err(|error| match error {
+            ReadFileError::Read(error) => error.into(),
+            ReadFileError::Push(error) => error,
+        })?;
+        self.progress.fresh(self.ingest.counts.bytes_new);
+        self.progress.advance(1, 0);
+        let entry =
+            Entry::File { executable: false, size: read.size, sha256: read.sha256, content: read.content };
+        let mut builder = TreeBuilder::new();
+        self.add(&mut builder, &path, &entry)?;
+        self.finish(builder)
+    }
+
+    fn add(&mut self, builder: &mut TreeBuilder, path: &TreePath, entry: &Entry) -> Result<(), PushError> {
+        let mut failed = None;
+        builder.push(path, entry, &mut |id, bytes: Vec<u8>| {
+            if failed.is_none() {
+                failed = self.page(id, &bytes).err();
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn finish(&mut self, builder: TreeBuilder) -> Result<TakenIn, PushError> {
         let mut failed = None;
         let root = builder.finish(&mut |id, bytes: Vec<u8>| {
             if failed.is_none() {

@@ -26,6 +26,7 @@ use seedbank_erasure::Scheme;
 use seedbank_formats::checkpoint::RefName;
 use seedbank_formats::head::SignHeadError;
 use seedbank_formats::keys::SigningKey;
+use seedbank_formats::path::TreePath;
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
 use seedbank_formats::segment::{SEGMENT_BYTES_MAX, SealedSegment, SegmentBuilder};
@@ -37,8 +38,9 @@ use seedbank_protocol::store_exchange::{StoreFailed, StoreFailure};
 use seedbank_stewardship::placement::{Candidate, Unmet};
 use seedbank_stewardship::scheme::ChooseSchemeError;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -70,6 +72,14 @@ pub struct PushOptions {
     pub rehash: Rehash,
     /// How new chunks are compressed.
     pub compression: Compression,
+}
+
+/// Bytes that come once, such as standard input, and the file that they become.
+pub struct Stream {
+    /// The only path of the version.
+    pub path: TreePath,
+    /// Its bytes.
+    pub bytes: Box<dyn Read + Send>,
 }
 
 /// Whether to trust what is remembered of files.
@@ -210,6 +220,12 @@ pub enum PushError {
     /// An item that a page refers to is not known: a fault of this program.
     #[error("item {0} has no place")]
     Unplaced(ChunkId),
+    /// The stream broke before its end, so that nobody knows what it would have been.
+    #[error("reading the stream failed")]
+    ReadStream(#[source] std::io::Error),
+    /// Something that the push built on went away under it, and what was read can't be read again. Push it once more.
+    #[error("the push has to begin anew, and a stream can be read only once: push it again")]
+    StreamSpent,
     /// Another part of the push failed first, and tells why.
     #[error("the push was stopped")]
     Stopped,
@@ -245,9 +261,44 @@ pub async fn push_within(
         return Err(problem.into());
     }
     progress.total(survey.totals.files, survey.totals.bytes);
+    attempts(context, options, limits, Input::Disk, progress).await
+}
+
+/// Stores one stream as the next version on a branch, in place of what is on a disk: `options.source` only tells people
+/// where it came from. What an interrupted push has stored is found again when the same stream is pushed once more.
+///
+/// # Errors
+/// [`PushError`].
+pub async fn push_stream(
+    context: &PushContext,
+    options: &PushOptions,
+    stream: Stream,
+    progress: Arc<dyn Progress>,
+) -> Result<PushReport, PushError> {
+    check(context, options)?;
+    let input = Input::Stream(Arc::new(Mutex::new(Some(stream))));
+    attempts(context, options, PushLimits::default(), input, progress).await
+}
+
+/// Where bytes come from.
+#[derive(Clone)]
+enum Input {
+    /// The source that the options name.
+    Disk,
+    /// A stream, for the first attempt that wants it.
+    Stream(Arc<Mutex<Option<Stream>>>),
+}
+
+async fn attempts(
+    context: &PushContext,
+    options: &PushOptions,
+    limits: PushLimits,
+    input: Input,
+    progress: Arc<dyn Progress>,
+) -> Result<PushReport, PushError> {
     let candidates = greet(context).await?;
     let index = open_index(context).await?;
-    let mut attempt = Attempt { context, options, limits, candidates, index, progress };
+    let mut attempt = Attempt { context, options, limits, input, candidates, index, progress };
     // The lease of the attempt before keeps what that one has stored until this one has pinned it.
     let mut before: Option<Lease> = None;
     for attempts_left in (0..ATTEMPTS_MAX).rev() {
@@ -302,6 +353,7 @@ struct Attempt<'a> {
     context: &'a PushContext,
     options: &'a PushOptions,
     limits: PushLimits,
+    input: Input,
     candidates: Vec<Candidate>,
     index: Arc<Index>,
     progress: Arc<dyn Progress>,
@@ -442,12 +494,18 @@ impl Attempt<'_> {
         let (keys, options, progress) =
             (self.context.keys.clone(), self.options.clone(), Arc::clone(&self.progress));
         let (index, overlay) = (Arc::clone(&self.index), Arc::clone(&uploader.overlay));
-        let cache_dir = self.context.cache_dir.clone();
+        let (cache_dir, input) = (self.context.cache_dir.clone(), self.input.clone());
         tokio::task::spawn_blocking(move || {
             let ingest = Ingest::new(keys.current(), filling, &index, overlay, outlet);
             let cache = FileCache::open(&cache_dir);
             let mut intake = Intake::new(ingest, keys.id, base, cache, options.rehash, &*progress);
-            let tree = intake.take_in(&options)?;
+            let tree = match input {
+                Input::Disk => intake.take_in(&options)?,
+                Input::Stream(stream) => {
+                    let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    intake.take_in_stream(stream.ok_or(PushError::StreamSpent)?)?
+                }
+            };
             let mut ingest = intake.ingest;
             ingest.close_data()?;
             ingest.pin()?;

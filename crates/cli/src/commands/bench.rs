@@ -1,77 +1,46 @@
-//! `seedbank bench`: what this machine does, beside what it could do.
+//! `seedbank bench`: what this machine or a network does, beside what it could do.
 //!
-//! Every figure stands beside a baseline of the same run: a raw primitive, a bare transport, or the sum of all stages'
-//! processor time. What the numbers mean is told in `docs/benchmarks.md`.
+//! Every figure stands beside a baseline of the same run: a raw primitive, a bare transport, or the sum of what the
+//! machine's best code needs for the same work. What the numbers mean is told in `docs/benchmarks.md`.
 
-mod budget;
+mod command;
 mod data;
+mod limit;
 mod local;
+mod memory;
+mod metadata;
 mod meter;
-mod primitives;
+mod network;
 mod reads;
+mod references;
 mod report;
+mod stages;
+mod timing;
+mod transport;
 
 use crate::app::App;
 use crate::args::Bench;
-use crate::output::{Align, parse_bytes, table};
+use crate::output::parse_bytes;
+use crate::target::parse_scheme;
 use anyhow::Context;
-use seedbank_transport::bench::{BenchPlan, TransportRow};
-use serde::Serialize;
-
-/// Requests of each size when the transport itself is the question.
-const TRANSPORT_REQUESTS: u32 = 2000;
 
 pub(crate) async fn run(app: &App, command: Bench) -> anyhow::Result<()> {
     match command {
-        Bench::Local { size, providers, reads } => {
+        Bench::Stages { scheme } => stages::run(app, parse_scheme(&scheme)?).await,
+        Bench::Local { size, providers, rounds, reads, read_rounds } => {
             let size = parse_bytes(&size).context("--size")?;
-            local::run(app, &local::Plan { size, providers, reads }).await
+            local::run(app, &local::Plan { size, providers, rounds, reads, read_rounds }).await
         }
-        Bench::Transport { size } => {
-            let bytes = parse_bytes(&size).context("--size")?;
-            let rows =
-                seedbank_transport::bench::run(BenchPlan { bytes, requests: TRANSPORT_REQUESTS }).await;
-            let measured = Transports { bytes, transports: rows.context("a local connection failed")? };
-            app.output.data(&measured, |measured| transport_table(&measured.transports))?;
-            Ok(())
+        Bench::Transport { size } => transport::run(app, parse_bytes(&size).context("--size")?).await,
+        Bench::Network { size, reads } => {
+            network::run(app, network::Plan { size: parse_bytes(&size).context("--size")?, reads }).await
+        }
+        Bench::Memory { sizes, providers } => {
+            let sizes: Result<Vec<u64>, _> = sizes.iter().map(|size| parse_bytes(size)).collect();
+            memory::run(app, &sizes.context("--sizes")?, providers).await
+        }
+        Bench::Metadata { small_files, tiny_files, names, providers } => {
+            metadata::run(app, &metadata::Plan { small_files, tiny_files, names, providers }).await
         }
     }
-}
-
-#[derive(Serialize)]
-struct Transports {
-    bytes: u64,
-    transports: Vec<TransportRow>,
-}
-
-fn transport_table(rows: &[TransportRow]) -> String {
-    let tcp = rows.iter().find(|row| row.transport == "tcp").map(|row| row.gigabytes_per_second);
-    let lines: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| {
-            vec![
-                row.transport.to_owned(),
-                format!("{:.2}", row.gigabytes_per_second),
-                tcp.map_or("-".to_owned(), |tcp| format!("{:.2}", row.gigabytes_per_second / tcp)),
-                row.cpu_seconds_per_gigabyte.map_or("-".to_owned(), |seconds| format!("{seconds:.2}")),
-                row.latency_4_kib.p50_us.to_string(),
-                row.latency_4_kib.p99_us.to_string(),
-                row.latency_256_kib.p50_us.to_string(),
-                row.latency_256_kib.p99_us.to_string(),
-            ]
-        })
-        .collect();
-    table(
-        &[
-            ("transport", Align::Left),
-            ("GB/s", Align::Right),
-            ("of tcp", Align::Right),
-            ("CPU s/GB", Align::Right),
-            ("4 KiB p50 us", Align::Right),
-            ("p99 us", Align::Right),
-            ("256 KiB p50 us", Align::Right),
-            ("p99 us", Align::Right),
-        ],
-        &lines,
-    )
 }

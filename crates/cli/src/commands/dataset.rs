@@ -2,7 +2,7 @@
 
 mod handing_on;
 mod listing;
-mod removal;
+pub(crate) mod removal;
 
 use crate::app::{App, dataset_keys};
 use crate::args::{Dataset as Command, DatasetKey};
@@ -19,7 +19,7 @@ use seedbank_client::glob::Filter;
 use seedbank_client::home_dataset::{self, home_dataset_id};
 use seedbank_client::network::wall_clock;
 use seedbank_client::pull::{self, PullReport};
-use seedbank_client::push::{self, Made, PushContext, PushOptions, PushReport, Rehash};
+use seedbank_client::push::{self, Made, PushContext, PushOptions, PushReport, Rehash, Stream};
 use seedbank_client::restore::{Overwrite, RestoreOptions};
 use seedbank_formats::keys::{KeyEpoch, dataset_id};
 use seedbank_formats::path::TreePath;
@@ -37,7 +37,8 @@ const BLAME_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Push { name, path, message, exclude, rehash, public, scheme, branch, zstd } => {
+        Command::Push { name, path, file_name, message, exclude, rehash, public, scheme, branch, zstd } => {
+            let stream = standard_input(&path, file_name.as_deref(), &exclude)?;
             let options = PushOptions {
                 source: path,
                 filter: Filter::parse::<String>(&[], &exclude)?,
@@ -48,7 +49,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             };
             let new = NewDataset { public, scheme: scheme.as_deref().map(parse_scheme).transpose()? };
             let began = Instant::now();
-            let report = push_folder(app, &name, &new, &options).await?;
+            let report = push_source(app, &name, &new, &options, stream, Listing::Published).await?;
             tell_rate(app.output, report.counts.bytes_read, began);
             app.output.data(&Pushed::new(&name, &report), |_| push_text(&name, &report))?;
             Ok(())
@@ -90,6 +91,33 @@ pub(crate) struct NewDataset {
     pub(crate) scheme: Option<seedbank_erasure::Scheme>,
 }
 
+/// Whether the owner's list of datasets, from which a recovery phrase finds them again, is to name this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// It is published when the dataset is new.
+    Published,
+    /// The dataset will not last: the list stays as it is.
+    Untouched,
+}
+
+/// What `-` is called in its version when nothing else is said.
+const STREAM_NAME: &str = "stdin";
+
+/// Standard input, if that is what was named.
+fn standard_input(path: &Path, name: Option<&str>, exclude: &[String]) -> anyhow::Result<Option<Stream>> {
+    if path != Path::new("-") {
+        if name.is_some() {
+            bail!("--name names what comes from standard input: it goes with - for the path");
+        }
+        return Ok(None);
+    }
+    if !exclude.is_empty() {
+        bail!("--exclude chooses from a folder, and - is one stream");
+    }
+    let path = TreePath::parse(name.unwrap_or(STREAM_NAME))?;
+    Ok(Some(Stream { path, bytes: Box::new(std::io::stdin()) }))
+}
+
 /// Pushes a folder; makes the dataset if it is new.
 pub(crate) async fn push_folder(
     app: &App,
@@ -97,8 +125,20 @@ pub(crate) async fn push_folder(
     new: &NewDataset,
     options: &PushOptions,
 ) -> anyhow::Result<PushReport> {
+    push_source(app, name, new, options, None, Listing::Published).await
+}
+
+/// Pushes what the options name, or a stream in its place; makes the dataset if it is new.
+pub(crate) async fn push_source(
+    app: &App,
+    name: &str,
+    new: &NewDataset,
+    options: &PushOptions,
+    stream: Option<Stream>,
+    listing: Listing,
+) -> anyhow::Result<PushReport> {
     Target::dataset(name)?.of_an_owner()?;
-    if !options.source.exists() {
+    if stream.is_none() && !options.source.exists() {
         bail!("no such file or folder: {}", options.source.display());
     }
     let ring = app.keys()?;
@@ -117,14 +157,18 @@ pub(crate) async fn push_folder(
     let (dataset, made) = find_or_make(&ring, &books, name, new)?;
     let context = push_context(app, &ring, &books, &network, dataset.clone())?;
     let bar = Arc::new(Bar::new("push", app.output.is_quiet()));
-    let pushed = push::push(&context, options, Arc::clone(&bar) as _).await;
+    let progress = Arc::clone(&bar) as _;
+    let pushed = match stream {
+        None => push::push(&context, options, progress).await,
+        Some(stream) => push::push_stream(&context, options, stream, progress).await,
+    };
     bar.finish();
     if pushed.is_err() && made == DatasetMade::Now && books.usage(dataset.id)?.segments == 0 {
         // Nothing is stored that another try could go on with, so the name stays free.
         books.remove_dataset(dataset.id)?;
     }
     let report = pushed?;
-    if list_may_lack(&books, &dataset)? {
+    if listing == Listing::Published && list_may_lack(&books, &dataset)? {
         publish_list(app, &ring, &books, &network).await?;
     }
     Ok(report)

@@ -8,6 +8,7 @@
 //! The long ones are marked `#[ignore]`; `docs/testing.md` says how to run them.
 
 mod bad_input;
+mod bench;
 mod big;
 mod changes;
 mod demo;

@@ -49,6 +49,12 @@ impl Invocation {
         self
     }
 
+    /// What its standard input reads.
+    pub(crate) fn input(mut self, file: &Path) -> Invocation {
+        self.command.stdin(std::fs::File::open(file).expect("the test made it"));
+        self
+    }
+
     /// How long it may take.
     pub(crate) fn patience(mut self, patience: Duration) -> Invocation {
         self.patience = patience;

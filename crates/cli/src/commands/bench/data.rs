@@ -13,6 +13,9 @@ const PIECE_BYTES: usize = 4 << 20;
 /// Small files go into folders of so many.
 const FILES_PER_FOLDER: u32 = 100;
 
+/// After so many files, writing gives way.
+const FILES_AT_ONCE: u32 = 100;
+
 /// Numbers that look random (Steele, Lea and Flood, "SplitMix", 2014). No source of secrets.
 #[derive(Debug, Clone)]
 pub(crate) struct Noise {
@@ -61,19 +64,33 @@ pub(crate) async fn write_file(path: &Path, bytes: u64, noise: &mut Noise) -> io
     Ok(())
 }
 
-/// Writes `count` files of `bytes` bytes each below `folder`.
+/// Writes `count` files of `bytes` bytes each into folders below `folder`.
 pub(crate) async fn write_small_files(
     folder: &Path,
     count: u32,
     bytes: usize,
     noise: &mut Noise,
 ) -> io::Result<()> {
+    write_files(folder, count, FILES_PER_FOLDER, bytes, noise).await
+}
+
+/// Writes `count` files of `bytes` bytes each below `folder`, `per_folder` in each folder there.
+pub(crate) async fn write_files(
+    folder: &Path,
+    count: u32,
+    per_folder: u32,
+    bytes: usize,
+    noise: &mut Noise,
+) -> io::Result<()> {
     let mut content = vec![0; bytes];
-    for start in (0..count).step_by(usize::try_from(FILES_PER_FOLDER).expect("a small number")) {
+    std::fs::create_dir_all(folder)?;
+    for start in (0..count).step_by(usize::try_from(FILES_AT_ONCE).expect("a small number")) {
         block_in_place(|| {
-            let below = folder.join(format!("part-{:04}", start / FILES_PER_FOLDER));
-            std::fs::create_dir_all(&below)?;
-            for number in start..count.min(start + FILES_PER_FOLDER) {
+            for number in start..count.min(start + FILES_AT_ONCE) {
+                let below = folder.join(format!("part-{:04}", number / per_folder));
+                if number % per_folder == 0 {
+                    std::fs::create_dir_all(&below)?;
+                }
                 noise.fill(&mut content);
                 std::fs::write(below.join(format!("{number:06}.bin")), &content)?;
             }

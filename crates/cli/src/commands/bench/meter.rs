@@ -1,14 +1,15 @@
-//! What a stretch of work costs: time, processor time and peak memory of this process and of the network's.
+//! What a stretch of work costs: time, processor time, peak memory and bytes written, of this process and of the
+//! network's.
 //!
 //! Everything comes from Linux's `/proc`. Processor time counts in hundredths of a second, threads that ended included.
 
-use crate::local::Network;
-use anyhow::Context;
-use serde::Serialize;
-use std::time::Instant;
+mod proc;
+mod sampler;
 
-/// What `/proc/PID/stat` counts in (`USER_HZ`, the same on all of Linux).
-const TICKS_PER_SECOND: f64 = 100.0;
+use crate::local::{Network, STEWARD};
+use sampler::Sampler;
+use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// What some work cost.
 #[derive(Debug, Clone, Serialize)]
@@ -18,43 +19,78 @@ pub(crate) struct Cost {
     pub(crate) seconds: f64,
     pub(crate) bytes_per_second: f64,
     pub(crate) cpu_seconds: CpuSeconds,
-    pub(crate) peak_bytes: PeakBytes,
-}
-
-impl Cost {
-    /// Rate in 10^9 user bytes per second.
-    pub(crate) fn gigabytes_per_second(&self) -> f64 {
-        self.bytes_per_second / 1e9
-    }
-
-    /// Processor time of all processes in nanoseconds for each user byte.
-    pub(crate) fn cpu_nanoseconds_per_byte(&self) -> f64 {
-        let CpuSeconds { client, providers, steward } = self.cpu_seconds;
-        (client + providers + steward) * 1e9 / float(self.bytes.max(1))
-    }
+    /// Most memory of their own at once (`RssAnon` and `RssShmem`), looked at every few hundredths of a second.
+    pub(crate) resident_peak_bytes: Bytes,
+    /// The same as the kernel remembers it, files mapped by the program included (`VmHWM`).
+    pub(crate) high_water_bytes: Bytes,
+    /// Bytes that were given to disks (`write_bytes`).
+    pub(crate) written_bytes: Bytes,
 }
 
 /// Processor time by who used it.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct CpuSeconds {
-    /// This process, which pushes and pulls.
+    /// Whoever pushes and pulls.
     pub(crate) client: f64,
     /// All providers together.
     pub(crate) providers: f64,
     pub(crate) steward: f64,
 }
 
-/// Most memory in use at once since the work began, by who used it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct PeakBytes {
+impl CpuSeconds {
+    pub(crate) fn total(self) -> f64 {
+        self.client + self.providers + self.steward
+    }
+
+    pub(crate) fn and(self, more: CpuSeconds) -> CpuSeconds {
+        CpuSeconds {
+            client: self.client + more.client,
+            providers: self.providers + more.providers,
+            steward: self.steward + more.steward,
+        }
+    }
+
+    fn since(self, before: CpuSeconds) -> CpuSeconds {
+        CpuSeconds {
+            client: self.client - before.client,
+            providers: self.providers - before.providers,
+            steward: self.steward - before.steward,
+        }
+    }
+}
+
+/// Bytes by whose they are: of memory, `providers` is the one that took most; of written ones, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Bytes {
     pub(crate) client: u64,
-    /// Of the provider that used most.
-    pub(crate) provider: u64,
+    pub(crate) providers: u64,
     pub(crate) steward: u64,
 }
 
-/// Reads the counters of this process and of a network's.
+/// Who pushes and pulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// This process.
+    This,
+    /// A process that this one started and that ends before the measurement does. What it wrote is not known.
+    Child(u32),
+}
+
+const SELF: &str = "/proc/self";
+
+impl Client {
+    fn folder(self) -> String {
+        match self {
+            Client::This => SELF.to_owned(),
+            Client::Child(pid) => format!("/proc/{pid}"),
+        }
+    }
+}
+
+/// Reads the counters of a client and of a network's processes.
+#[derive(Debug, Clone)]
 pub(crate) struct Meter {
+    client: Client,
     providers: Vec<String>,
     steward: Vec<String>,
 }
@@ -63,16 +99,29 @@ pub(crate) struct Meter {
 pub(crate) struct Begun {
     at: Instant,
     cpu: CpuSeconds,
+    written: Bytes,
+    sampler: Sampler,
 }
 
 impl Meter {
-    /// A meter for the processes of this network.
+    /// A meter for the processes of this network and for this process, which is their client.
     pub(crate) fn of(network: &Network) -> Meter {
-        let (providers, steward) = network.processes.iter().partition(|process| process.name != "steward");
+        let (steward, providers): (Vec<_>, Vec<_>) =
+            network.processes.iter().partition(|process| process.name == STEWARD);
         let folders = |processes: Vec<&crate::local::Process>| {
             processes.iter().map(|process| format!("/proc/{}", process.pid)).collect()
         };
-        Meter { providers: folders(providers), steward: folders(steward) }
+        Meter { client: Client::This, providers: folders(providers), steward: folders(steward) }
+    }
+
+    /// A meter for this process alone: whatever network it uses runs elsewhere.
+    pub(crate) fn alone() -> Meter {
+        Meter { client: Client::This, providers: Vec::new(), steward: Vec::new() }
+    }
+
+    /// The same with a process for a client that this one has just started, and waits for before it ends measuring.
+    pub(crate) fn of_child(&self, pid: u32) -> Meter {
+        Meter { client: Client::Child(pid), ..self.clone() }
     }
 
     /// Begins to measure: peaks count from here.
@@ -82,72 +131,77 @@ impl Meter {
             // process's start, which is never too low.
             let _counts_from_the_start = std::fs::write(format!("{folder}/clear_refs"), "5");
         }
-        Ok(Begun { cpu: self.cpu()?, at: Instant::now() })
+        let groups = [vec![self.client.folder()], self.providers.clone(), self.steward.clone()];
+        let sampler = Sampler::start(groups);
+        Ok(Begun { cpu: self.cpu()?, written: self.written()?, sampler, at: Instant::now() })
     }
 
     /// What was used since `begun` for work on so many user bytes.
-    pub(crate) fn end(&self, begun: &Begun, bytes: u64) -> anyhow::Result<Cost> {
+    pub(crate) fn end(&self, begun: Begun, bytes: u64) -> anyhow::Result<Cost> {
         let seconds = begun.at.elapsed().as_secs_f64();
-        let now = self.cpu()?;
-        let peak = |folders: &[String]| {
-            let peaks =
-                folders.iter().map(|folder| peak_bytes(folder)).collect::<anyhow::Result<Vec<u64>>>()?;
-            anyhow::Ok(peaks.into_iter().max().unwrap_or(0))
-        };
+        let mut cpu_seconds = self.cpu()?.since(begun.cpu);
+        let written = self.written()?;
+        let sampled = begun.sampler.stop();
+        if self.client == Client::This {
+            // Looking is no part of the work.
+            cpu_seconds.client = (cpu_seconds.client - sampled.cpu.as_secs_f64()).max(0.0);
+        }
+        let by_group = |[client, providers, steward]: [u64; 3]| Bytes { client, providers, steward };
         Ok(Cost {
             bytes,
             seconds,
             bytes_per_second: float(bytes) / seconds.max(1e-9),
-            cpu_seconds: CpuSeconds {
-                client: now.client - begun.cpu.client,
-                providers: now.providers - begun.cpu.providers,
-                steward: now.steward - begun.cpu.steward,
-            },
-            peak_bytes: PeakBytes {
-                client: peak_bytes(SELF)?,
-                provider: peak(&self.providers)?,
-                steward: peak(&self.steward)?,
+            cpu_seconds,
+            resident_peak_bytes: by_group(sampled.resident),
+            high_water_bytes: by_group(sampled.high_water),
+            written_bytes: Bytes {
+                client: written.client.saturating_sub(begun.written.client),
+                providers: written.providers.saturating_sub(begun.written.providers),
+                steward: written.steward.saturating_sub(begun.written.steward),
             },
         })
     }
 
-    fn folders(&self) -> impl Iterator<Item = &str> {
-        self.providers.iter().chain(&self.steward).map(String::as_str).chain([SELF])
+    fn folders(&self) -> impl Iterator<Item = String> {
+        self.providers.iter().chain(&self.steward).cloned().chain([self.client.folder()])
     }
 
     fn cpu(&self) -> anyhow::Result<CpuSeconds> {
-        let sum = |folders: &[String]| folders.iter().map(|folder| cpu_seconds(folder)).sum();
+        let sum = |folders: &[String]| folders.iter().map(|folder| proc::cpu_seconds(folder)).sum();
+        let client = match self.client {
+            Client::This => proc::cpu_seconds(SELF),
+            Client::Child(_) => proc::children_cpu_seconds(SELF),
+        };
         let (providers, steward): (anyhow::Result<f64>, anyhow::Result<f64>) =
             (sum(&self.providers), sum(&self.steward));
-        Ok(CpuSeconds { client: cpu_seconds(SELF)?, providers: providers?, steward: steward? })
+        Ok(CpuSeconds { client: client?, providers: providers?, steward: steward? })
+    }
+
+    fn written(&self) -> anyhow::Result<Bytes> {
+        let sum = |folders: &[String]| folders.iter().map(|folder| proc::written_bytes(folder)).sum();
+        let (providers, steward): (anyhow::Result<u64>, anyhow::Result<u64>) =
+            (sum(&self.providers), sum(&self.steward));
+        let client = match self.client {
+            Client::This => proc::written_bytes(SELF)?,
+            Client::Child(_) => 0,
+        };
+        Ok(Bytes { client, providers: providers?, steward: steward? })
     }
 }
 
-const SELF: &str = "/proc/self";
-
-fn cpu_seconds(folder: &str) -> anyhow::Result<f64> {
-    let path = format!("{folder}/stat");
-    let stat = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let ticks = cpu_ticks(&stat).with_context(|| format!("{path} is not as proc_pid_stat describes it"))?;
-    Ok(float(ticks) / TICKS_PER_SECOND)
+/// Processor time of the calling thread.
+pub(crate) fn thread_cpu() -> Duration {
+    clock(rustix::time::ClockId::ThreadCPUTime)
 }
 
-fn peak_bytes(folder: &str) -> anyhow::Result<u64> {
-    let path = format!("{folder}/status");
-    let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    peak_kib(&status).map(|kib| kib * 1024).with_context(|| format!("{path} does not tell VmHWM"))
+/// Processor time of all threads of this process.
+pub(crate) fn process_cpu() -> Duration {
+    clock(rustix::time::ClockId::ProcessCPUTime)
 }
 
-/// User and system time, fields 14 and 15. The name in field 2 may hold anything, but ends with the last parenthesis.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u64>().ok();
-    Some(ticks()? + ticks()?)
-}
-
-fn peak_kib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
+fn clock(clock: rustix::time::ClockId) -> Duration {
+    let now = rustix::time::clock_gettime(clock);
+    Duration::try_from(now).expect("processor time is not negative")
 }
 
 /// A count as a number to divide; above 2^53 its last digits go, which no ratio shows.
@@ -156,26 +210,34 @@ pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
+/// A rate or mean as whole bytes, for showing.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "conversion saturates, and is only shown"
+)]
+pub(crate) fn whole(bytes: f64) -> u64 {
+    bytes.round() as u64
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{cpu_seconds, cpu_ticks, peak_bytes, peak_kib};
+    use super::{Meter, process_cpu, thread_cpu};
 
     #[test]
-    fn times_are_found_behind_a_name_with_spaces_and_parentheses() {
-        let stat = "77 (a) b (c) S 1 77 77 0 -1 4194560 5 0 0 0 230 41 9 9 20 0 1 0 8 1 2";
-        assert_eq!(cpu_ticks(stat), Some(271));
-        assert_eq!(cpu_ticks("77 (cut off) S 1"), None);
-    }
-
-    #[test]
-    fn peak_is_read_from_its_own_line() {
-        assert_eq!(peak_kib("VmPeak:\t  99 kB\nVmHWM:\t   1234 kB\nVmRSS:\t 7 kB\n"), Some(1234));
-        assert_eq!(peak_kib("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn this_process_has_both() {
-        assert!(cpu_seconds("/proc/self").is_ok());
-        assert!(peak_bytes("/proc/self").unwrap() > 0);
+    fn work_of_this_process_is_counted_and_what_it_holds_seen() {
+        let meter = Meter::alone();
+        let begun = meter.begin().unwrap();
+        let held = vec![7u8; 64 << 20];
+        let cpu = thread_cpu();
+        while (thread_cpu() - cpu).as_millis() < 80 {
+            std::hint::black_box(&held);
+        }
+        let cost = meter.end(begun, 100).unwrap();
+        assert!(cost.cpu_seconds.client > 0.03, "{cost:?}");
+        assert!(cost.resident_peak_bytes.client > 64 << 20, "{cost:?}");
+        assert!(cost.high_water_bytes.client >= 64 << 20, "{cost:?}");
+        assert_eq!(cost.cpu_seconds.providers.to_bits(), 0f64.to_bits());
+        assert!(process_cpu() >= thread_cpu());
     }
 }

@@ -1,12 +1,13 @@
 //! What `seedbank bench local` prints: one JSON object, or tables for people.
 
-use super::budget::Limit;
-use super::meter::{Cost, float};
-use super::primitives::Rates;
-use super::reads::{READ_BYTES, Spread, VersionReads};
-use super::transport_table;
+use super::limit::{Formulas, GIB, Limit, Used};
+use super::meter::{Cost, float, whole};
+use super::reads::{BesideRaw, MeanAndTail, READ_BYTES, VersionReads};
+use super::references::References;
+use super::stages::references_table;
+use super::timing::Spread;
 use crate::output::{Align, bytes, table};
-use seedbank_transport::bench::TransportRow;
+use seedbank_client::push::PushReport;
 use serde::Serialize;
 
 /// Everything that was measured in one run.
@@ -17,17 +18,33 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     /// Data and total fragments.
     pub(crate) scheme: (usize, usize),
-    pub(crate) push: Push,
+    pub(crate) rounds: Vec<Round>,
     pub(crate) push_unchanged: Push,
-    pub(crate) pull: Cost,
     pub(crate) reads: Vec<VersionReads>,
     pub(crate) edits: Edits,
+    pub(crate) disk: Disk,
+    /// 10^9 bytes per second of one core.
+    pub(crate) references: References,
+    /// Of the rounds whose rate is the median.
+    pub(crate) limits: Limits,
+}
+
+/// One round of whole pushes and pulls.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Round {
+    pub(crate) push: Push,
+    pub(crate) pull: Cost,
     pub(crate) small_push: Push,
     pub(crate) small_pull: Cost,
-    pub(crate) disk: Disk,
-    pub(crate) primitives: Rates,
-    pub(crate) transports: Vec<TransportRow>,
-    pub(crate) limits: Limits,
+}
+
+impl Round {
+    /// The round with the median time of this kind; of two in the middle the slower.
+    pub(crate) fn median(rounds: &[Round], of: fn(&Round) -> &Cost) -> &Round {
+        let mut sorted: Vec<&Round> = rounds.iter().collect();
+        sorted.sort_by(|a, b| of(a).seconds.total_cmp(&of(b).seconds));
+        sorted[sorted.len() / 2]
+    }
 }
 
 /// A push and what it stored.
@@ -40,9 +57,26 @@ pub(crate) struct Push {
     pub(crate) new_bytes: u64,
     pub(crate) metadata_bytes: u64,
     pub(crate) stored_bytes: u64,
+    /// What providers gave to their disks, over what they were sent to store.
+    pub(crate) written_per_stored: f64,
     pub(crate) segments: u64,
     /// Fragments that the push left for later.
     pub(crate) missing_fragments: u64,
+}
+
+impl Push {
+    pub(crate) fn new(cost: Cost, report: &PushReport) -> Push {
+        Push {
+            written_per_stored: float(cost.written_bytes.providers) / float(report.stored_bytes.max(1)),
+            cost,
+            files_read: report.counts.files_read,
+            new_bytes: report.new_bytes,
+            metadata_bytes: report.metadata_bytes,
+            stored_bytes: report.stored_bytes,
+            segments: report.segments,
+            missing_fragments: report.missing,
+        }
+    }
 }
 
 /// Pushes of the large file after small edits; means over all of them.
@@ -83,70 +117,85 @@ pub(crate) struct Disk {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Limits {
-    pub(crate) write: Limit,
-    pub(crate) read: Limit,
+    pub(crate) push: Limit,
+    pub(crate) pull: Limit,
 }
 
-pub(crate) fn report_text(report: &Report) -> String {
+pub(crate) fn report_text(report: &Report, formulas: &Formulas) -> String {
     let (data, total) = report.scheme;
     let sections = [
         format!(
-            "{} that do not compress, {} providers, any {data} of {total} fragments, seed {:#x}",
+            "{} that do not compress, {} providers, any {data} of {total} fragments, {} rounds, seed {:#x}",
             bytes(report.size),
             report.providers,
+            report.rounds.len(),
             report.seed
         ),
         work_table(report),
         reads_table(report),
         storage_text(report),
-        primitives_table(&report.primitives),
-        transport_table(&report.transports),
-        limit_table("push", &report.limits.write),
-        limit_table("pull", &report.limits.read),
+        references_table(&report.references, formulas),
+        limit_table("push", &report.limits.push),
+        limit_table("pull", &report.limits.pull),
     ];
     sections.map(|section| section.trim_end().to_owned()).join("\n\n")
 }
 
 fn work_table(report: &Report) -> String {
-    let row = |name: &str, cost: &Cost| {
+    let row = |name: &str, costs: Vec<&Cost>| {
+        let seconds = Spread::of(costs.iter().map(|cost| cost.seconds));
+        let rate = Spread::of(costs.iter().map(|cost| cost.bytes_per_second));
+        let used = |of: fn(Used) -> f64| {
+            let spread = Spread::of(costs.iter().map(|cost| of(Used::by(cost))));
+            format!("{:.2}", spread.median)
+        };
+        let total = Spread::of(costs.iter().map(|cost| Used::by(cost).total));
+        let most = |of: fn(&Cost) -> u64| bytes(costs.iter().map(|cost| of(cost)).max().unwrap_or(0));
         vec![
             name.to_owned(),
-            format!("{:.2}", cost.seconds),
-            format!("{}/s", bytes(whole(cost.bytes_per_second))),
-            format!("{:.2}", cost.cpu_seconds.client),
-            format!("{:.2}", cost.cpu_seconds.providers),
-            format!("{:.2}", cost.cpu_seconds.steward),
-            bytes(cost.peak_bytes.client),
-            bytes(cost.peak_bytes.provider),
-            bytes(cost.peak_bytes.steward),
+            format!("{:.2}", seconds.median),
+            format!("{:.2}-{:.2}", seconds.min, seconds.max),
+            format!("{}/s", bytes(whole(rate.median))),
+            format!("{:.2}", total.median),
+            format!("{:.2}-{:.2}", total.min, total.max),
+            used(|used| used.client),
+            used(|used| used.providers),
+            used(|used| used.steward),
+            most(|cost| cost.resident_peak_bytes.client),
+            most(|cost| cost.high_water_bytes.client),
+            most(|cost| cost.resident_peak_bytes.providers),
+            most(|cost| cost.high_water_bytes.providers),
         ]
     };
+    let of = |cost: fn(&Round) -> &Cost| report.rounds.iter().map(cost).collect();
     table(
         &[
-            ("work", Align::Left),
+            ("work, medians", Align::Left),
             ("seconds", Align::Right),
+            ("spread", Align::Right),
             ("rate", Align::Right),
-            ("CPU s client", Align::Right),
+            ("CPU s/GiB", Align::Right),
+            ("spread", Align::Right),
+            ("client", Align::Right),
             ("providers", Align::Right),
             ("steward", Align::Right),
-            ("peak client", Align::Right),
+            ("client RSS", Align::Right),
+            ("VmHWM", Align::Right),
             ("a provider", Align::Right),
-            ("steward", Align::Right),
+            ("VmHWM", Align::Right),
         ],
         &[
-            row("push", &report.push.cost),
-            row("push, unchanged", &report.push_unchanged.cost),
-            row("pull", &report.pull),
-            row("push, small files", &report.small_push.cost),
-            row("pull, small files", &report.small_pull),
+            row("push", of(|round| &round.push.cost)),
+            row("push, unchanged", vec![&report.push_unchanged.cost]),
+            row("pull", of(|round| &round.pull)),
+            row("push, small files", of(|round| &round.small_push.cost)),
+            row("pull, small files", of(|round| &round.small_pull)),
         ],
     )
 }
 
 fn reads_table(report: &Report) -> String {
-    let bare = report.transports.iter().find(|row| row.transport == "http");
-    let bare_ms = bare.map(|row| float(row.latency_256_kib.p50_us) / 1e3);
-    let spread = |spread: Option<Spread>, wanted: f64| {
+    let spread = |spread: Option<MeanAndTail>, wanted: f64| {
         spread.map_or(["-".to_owned(), "-".to_owned()], |spread| {
             [format!("{:.2}", spread.mean / wanted), format!("{:.2}", float(spread.p99) / wanted)]
         })
@@ -157,12 +206,19 @@ fn reads_table(report: &Report) -> String {
             let [requests, requests_p99] = spread(run.per_read.map(|read| read.requests), 1.0);
             let [fetched, fetched_p99] = spread(run.per_read.map(|read| read.bytes), float(READ_BYTES));
             let [providers, providers_p99] = spread(run.per_read.map(|read| read.providers), 1.0);
+            let beside = |of: fn(&BesideRaw) -> Spread| {
+                run.beside_raw.as_ref().map_or("-".to_owned(), |raw| {
+                    let Spread { median, min, max } = of(raw);
+                    format!("{median:.2} ({min:.2}-{max:.2})")
+                })
+            };
             rows.push(vec![
                 version.version.to_string(),
                 run.concurrency.to_string(),
                 format!("{:.2}", run.p50_ms),
                 format!("{:.2}", run.p99_ms),
-                bare_ms.map_or("-".to_owned(), |bare| format!("{:.1}", run.p50_ms / bare)),
+                beside(|raw| raw.ratio_p50),
+                beside(|raw| raw.ratio_p99),
                 format!("{:.0}", run.reads_per_second),
                 format!("{:.2}", run.cpu_seconds.client * 1e3 / float(run.reads.max(1))),
                 format!("{:.2}", run.cpu_seconds.providers * 1e3 / float(run.reads.max(1))),
@@ -192,7 +248,8 @@ fn reads_table(report: &Report) -> String {
         ("at once", Align::Right),
         ("p50 ms", Align::Right),
         ("p99 ms", Align::Right),
-        ("p50 / bare http", Align::Right),
+        ("p50 / raw TLS", Align::Right),
+        ("p99 / raw TLS", Align::Right),
         ("reads/s", Align::Right),
         ("CPU ms client", Align::Right),
         ("providers", Align::Right),
@@ -203,23 +260,26 @@ fn reads_table(report: &Report) -> String {
         ("decoded", Align::Right),
     ];
     format!(
-        "{}requests, bytes / wanted and providers asked: mean / p99 of single reads\n{}",
+        "{}/ raw TLS: over the same bytes on a bare connection in turn, median of rounds (spread); requests, bytes / wanted and asked: mean / p99 of single reads\n{}",
         table(&heading, &rows),
         cold.join("\n")
     )
 }
 
 fn storage_text(report: &Report) -> String {
-    let Report { push, small_push, edits, disk, .. } = report;
+    let Report { rounds, edits, disk, .. } = report;
+    let Round { push, small_push, .. } = &rounds[0];
     let stored = |name: &str, push: &Push| {
         format!(
-            "{name}: {} new of {} ({} of it metadata), {} stored in {} segments, {} fragments left for later",
+            "{name}: {} new of {} ({} of it metadata), {} stored in {} segments, {} fragments left for later, \
+             {:.3} bytes written for each byte stored",
             bytes(push.new_bytes),
             bytes(push.cost.bytes),
             bytes(push.metadata_bytes),
             bytes(push.stored_bytes),
             push.segments,
-            push.missing_fragments
+            push.missing_fragments,
+            push.written_per_stored
         )
     };
     [
@@ -244,62 +304,45 @@ fn storage_text(report: &Report) -> String {
     .join("\n")
 }
 
-fn primitives_table(rates: &Rates) -> String {
-    let row = |name: &str, rate: f64, raw: Option<(&str, f64)>| {
+fn limit_table(name: &str, limit: &Limit) -> String {
+    let line = |what: &str, nanoseconds: f64, seconds: f64, share: f64| {
         vec![
-            name.to_owned(),
-            format!("{rate:.2}"),
-            raw.map_or(String::new(), |(name, raw)| format!("{:.2} of {name}", rate / raw)),
+            what.to_owned(),
+            format!("{nanoseconds:.2}"),
+            format!("{seconds:.2}"),
+            format!("{:.0} %", share * 100.0),
         ]
     };
-    let encode = format!("parity, per segment byte ({})", rates.kernel);
-    table(
-        &[("one core", Align::Left), ("GB/s", Align::Right), ("beside", Align::Left)],
-        &[
-            row("memcpy 64 MiB", rates.memcpy, None),
-            row("SHA-256", rates.sha256, None),
-            row("keyed BLAKE3, 64 KiB", rates.blake3_keyed, None),
-            row("AES-256-GCM seal, 64 KiB", rates.aes_256_gcm_seal, None),
-            row("AES-256-GCM open, 64 KiB", rates.aes_256_gcm_open, None),
-            row("find chunks (gear hash)", rates.chunk, Some(("memcpy", rates.memcpy))),
-            row("chunk id", rates.chunk_id, Some(("keyed BLAKE3", rates.blake3_keyed))),
-            row("seal a chunk", rates.seal, Some(("AES-256-GCM seal", rates.aes_256_gcm_seal))),
-            row("open a chunk", rates.open, Some(("AES-256-GCM open", rates.aes_256_gcm_open))),
-            row(&encode, rates.encode, Some(("memcpy", rates.memcpy))),
-            row("fragment id and outboard", rates.fragment_hash, Some(("keyed BLAKE3", rates.blake3_keyed))),
-            row("parity, ids and outboards, per segment byte", rates.code, None),
-        ],
-    )
-}
-
-fn limit_table(name: &str, limit: &Limit) -> String {
     let mut rows: Vec<Vec<String>> = limit
         .terms
         .iter()
-        .map(|term| vec![term.stage.to_owned(), format!("{:.2}", term.nanoseconds_per_byte)])
+        .map(|term| line(&term.stage, term.nanoseconds_per_byte, term.cpu_seconds_per_gib, term.share))
         .collect();
-    rows.push(vec!["sum".to_owned(), format!("{:.2}", limit.nanoseconds_per_byte)]);
-    rows.push(vec![
-        "used by all processes".to_owned(),
-        format!("{:.2}", limit.measured_cpu_nanoseconds_per_byte),
-    ]);
-    let heading = format!("CPU limit of {name}");
+    let share = |seconds: f64| seconds / limit.used.total;
+    let mut sum =
+        |what: &str, seconds: f64| rows.push(line(what, seconds * 1e9 / GIB, seconds, share(seconds)));
+    sum("CPU limit", limit.cpu_seconds_per_gib);
+    sum("overhead: in no stage above", limit.overhead_cpu_seconds_per_gib);
+    sum("used", limit.used.total);
+    sum("  by the client", limit.used.client);
+    sum("  by the providers", limit.used.providers);
+    sum("  by the steward", limit.used.steward);
+    let heading = format!("{name}, stage");
     format!(
-        "{}{name}: {:.3} GB/s of {:.3} GB/s that {} cores allow, efficiency {:.2}",
-        table(&[(&heading, Align::Left), ("ns a byte", Align::Right)], &rows),
-        limit.measured_gigabytes_per_second,
+        "{}{name}: CPU limit {:.3} GB/s on {} cores, measured {:.3} GB/s, achieved {:.2}; cores busy {:.2}",
+        table(
+            &[
+                (&heading, Align::Left),
+                ("ns a byte", Align::Right),
+                ("CPU s/GiB", Align::Right),
+                ("share", Align::Right)
+            ],
+            &rows
+        ),
         limit.limit_gigabytes_per_second,
         limit.cores,
-        limit.efficiency
+        limit.measured_gigabytes_per_second,
+        limit.achieved,
+        limit.cores_busy
     )
-}
-
-/// A rate or mean as whole bytes, for showing.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "conversion saturates, and is only shown"
-)]
-fn whole(bytes: f64) -> u64 {
-    bytes.round() as u64
 }

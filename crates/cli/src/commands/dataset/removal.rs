@@ -4,7 +4,7 @@ use super::publish_list;
 use crate::app::{App, dataset_keys};
 use crate::keystore::KeyRing;
 use crate::target::Target;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use seedbank_catalog::Books;
 use seedbank_catalog::index::Index;
 use seedbank_catalog::records::Dataset;
@@ -67,6 +67,26 @@ pub(super) async fn remove(app: &App, name: &str, yes: bool) -> anyhow::Result<(
         )
     })?;
     Ok(())
+}
+
+/// Removes a whole dataset that the owner's published list of datasets does not name. What providers do not take back
+/// now, a steward's next round does.
+pub(crate) async fn remove_unlisted(app: &App, name: &str) -> anyhow::Result<()> {
+    let ring = app.keys()?;
+    let books = app.books()?;
+    let network = App::network_of(&ring, &books)?;
+    let dataset = books.dataset(name.to_owned())?;
+    let maintenance = maintenance(&ring, &books, &network, &dataset)?;
+    books.remove_dataset(dataset.id)?;
+    maintenance.release().await?;
+    FileCache::open(app.home.root()).forget_dataset(dataset.id);
+    let index = index_folder(&app.home.index_dir(), &dataset.id);
+    match std::fs::remove_dir_all(&index) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", index.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The steps that a removal needs, for one dataset.
