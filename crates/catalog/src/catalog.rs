@@ -1,14 +1,15 @@
 //! The database file: opening it alone, bringing it up to date, and having requests answered in transactions.
 
 use crate::error::{CatalogError, OpenError};
+use crate::folder;
 use crate::operations::{Carrier, Request, Response, answer};
 use crate::turn::Turn;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock};
 use seedbank_formats::Timestamp;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -49,7 +50,7 @@ impl Catalog {
             let path = path.to_owned();
             move |source| OpenError::Disk { path, source }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(disk(dir))?;
+        folder::make(dir).map_err(disk(dir))?;
         let lock = lock(dir)?;
         let path = dir.join(DATABASE);
         private_file(&path).map_err(disk(&path))?;
@@ -67,6 +68,9 @@ impl Catalog {
         if found > 0 && !closed_in_order(&connection)? {
             tracing::info!("catalog was not closed in order, checking it");
             check(&connection)?;
+            // The log may be in the kernel's memory only: its writer died before it was synced, or a sync failed. What
+            // follows it would be lost with it, so all of it is written into the database, and that is synced.
+            empty_log(&connection)?;
         }
         migrate(&mut connection, MIGRATIONS)?;
         connection.execute("UPDATE lifecycle SET clean = 0", [])?;
@@ -151,6 +155,10 @@ fn closed_in_order(connection: &Connection) -> rusqlite::Result<bool> {
 fn check(connection: &Connection) -> Result<(), OpenError> {
     let verdict: String = pragma(connection, "quick_check")?;
     if verdict == "ok" { Ok(()) } else { Err(OpenError::Damaged(verdict)) }
+}
+
+fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 /// Applies the migrations that the database lacks, each in its own transaction.

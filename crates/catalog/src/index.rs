@@ -10,6 +10,7 @@
 mod filter;
 mod run;
 
+use crate::folder;
 use run::{Run, RunError, Scan, Span, Writer};
 use rustix::fs::{FlockOperation, flock};
 use seedbank_formats::codec::{DecodeError, Reader, Writer as Bytes};
@@ -17,9 +18,9 @@ use seedbank_formats::place::Place;
 use seedbank_formats::{ChunkId, DatasetId, SegmentNumber};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -339,7 +340,7 @@ fn merge_sources(
 }
 
 fn make_dir(dir: &Path) -> Result<(), IndexError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IndexError::disk(dir))
+    folder::make(dir).map_err(IndexError::disk(dir))
 }
 
 /// Waits until no other process changes the folder, and sweeps up after those that died while they did.

@@ -13,6 +13,7 @@ mod catalog;
 mod collection;
 mod datasets;
 mod error;
+mod folder;
 mod heads;
 pub mod index;
 mod jobs;

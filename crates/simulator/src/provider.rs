@@ -13,7 +13,7 @@ use seedbank_protocol::messages::{
     ClaimAction, ClaimAnswer, ClaimResult, ProblemCode, SignedBytes, decode_claim_requests,
     encode_claim_answers,
 };
-use seedbank_store::testing::{Fault, MemDisk, Operation};
+use seedbank_store::testing::{Effect, Fault, MemDisk, Operation, chosen};
 use seedbank_store::{
     Access, ClaimError, Config, Disk, Mode, NewClaim, Put, PutError, PutStart, ReadError, Renewal,
     SliceAnswer, Store, StoreId, Stored,
@@ -150,7 +150,7 @@ impl Provider {
     /// Power goes off: what was not synced is lost, kept or torn as `choose` says.
     pub(crate) fn lose_power(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
         self.disk.power_off_at(self.disk.steps());
-        let after = self.disk.crash(choose);
+        let after = self.disk.crash(&mut |pending| chosen(pending, choose));
         self.arriving.clear();
         self.slots.clear();
         self.store = None;
@@ -178,18 +178,18 @@ impl Provider {
         if !self.is_up() {
             return;
         }
-        let full =
-            |operation, errno| Fault { operation, path: String::new(), skip: 0, times: u64::MAX, errno };
-        self.disk.inject(full(Operation::Write, 28));
-        self.disk.inject(full(Operation::Create, 28));
+        for operation in [Operation::Write, Operation::Create] {
+            let (path, effect) = (String::new(), Effect::Fails(28));
+            self.disk.inject(Fault { operation, path, skip: 0, times: u64::MAX, effect });
+        }
     }
 
     pub(crate) fn fail_sync(&self) {
         if !self.is_up() {
             return;
         }
-        let path = String::new();
-        self.disk.inject(Fault { operation: Operation::Sync, path, skip: 0, times: 1, errno: 5 });
+        let (path, effect) = (String::new(), Effect::Fails(5));
+        self.disk.inject(Fault { operation: Operation::Sync, path, skip: 0, times: 1, effect });
     }
 
     fn receipt(

@@ -16,7 +16,7 @@ use seedbank_formats::keys::SigningKey;
 use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::moment::Moment;
 use seedbank_store::Store;
-use seedbank_store::testing::MemDisk;
+use seedbank_store::testing::{MemDisk, lost};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ impl World {
             .map(|number| {
                 let key = SigningKey::from_seed(keys.key());
                 // All of it is synced, so nothing is left to choose.
-                let disk = created.crash(&mut |_| 0);
+                let disk = created.crash(&mut lost);
                 Provider::new(key, options.liars.get(number).copied(), disk, volume_bytes)
             })
             .collect();

@@ -216,7 +216,8 @@ impl Journal {
         disk.sync_dir("")
     }
 
-    /// Reads a journal from its start and gives each entry to `apply`. A torn tail is cut off, durably.
+    /// Reads a journal from its start and gives each entry to `apply`. A torn tail is cut off, and all that was read is
+    /// durable when this returns.
     pub(crate) fn open(
         disk: &dyn Disk,
         store: StoreId,
@@ -238,6 +239,7 @@ impl Journal {
         }
         let key = frame_key(store, header.generation);
         let (mut end, mut sequence) = (FILE_HEADER_LEN, header.first_sequence);
+        let mut last_appended = None;
         while end < length {
             let Some(frame) = read_frame(file.as_ref(), &key, end, length)? else {
                 let longest = FRAME_HEADER_LEN + u64::try_from(FRAME_BYTES_MAX).expect("a small constant");
@@ -249,7 +251,6 @@ impl Journal {
                 }
                 tracing::warn!(offset = end, bytes = length - end, "torn journal tail cut");
                 file.truncate(end)?;
-                file.sync()?;
                 break;
             };
             if frame.sequence != sequence {
@@ -260,9 +261,19 @@ impl Journal {
             for entry in &entries {
                 apply(entry).map_err(|reason| JournalError::Contradiction { offset: end, reason })?;
             }
+            if end >= header.written_whole {
+                last_appended = Some((end, encode_frame(&key, end, sequence, &frame.payload)));
+            }
             sequence += 1;
             end += FRAME_HEADER_LEN + u64::try_from(frame.payload.len()).expect("usize has at most 64 bits");
         }
+        if let Some((offset, frame)) = last_appended {
+            // The process before this may have died between writing and syncing it, or after a sync failed: then only
+            // the kernel's memory has it, perhaps marked as written. Written again, the next sync must store it.
+            file.write_at(offset, &frame)?;
+        }
+        file.sync()?;
+        disk.sync_dir("")?;
         Ok(Journal { store, file, generation: header.generation, key, sequence, end })
     }
 

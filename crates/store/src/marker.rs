@@ -9,6 +9,8 @@ use std::fmt;
 
 /// The marker's path.
 pub(crate) const MARKER: &str = "marker";
+/// Where it is written before it takes its name.
+pub(crate) const MARKER_NEW: &str = "marker.new";
 /// Bytes of a marker.
 pub(crate) const MARKER_LEN: usize = 4 + 1 + 32 + 16;
 const MAGIC: &[u8; 4] = b"SBSM";

@@ -227,6 +227,11 @@ impl State {
         self.active = None;
     }
 
+    /// Whether the active volume takes another record.
+    fn has_room(&self, size: u64, volume_bytes: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| active.end == 0 || active.end + size <= volume_bytes)
+    }
+
     /// Changes that are not durable yet.
     pub(crate) fn uncommitted(&self) -> u64 {
         self.queued - self.durable.max(self.refused)
@@ -320,10 +325,7 @@ impl Shared {
 
     /// Turns the store read-only.
     pub(crate) fn fail(&self, reason: String) -> Refusal {
-        self.fail_locked(&mut self.lock(), reason)
-    }
-
-    fn fail_locked(&self, state: &mut State, reason: String) -> Refusal {
+        let mut state = self.lock();
         if state.mode == Mode::ReadWrite {
             tracing::error!(%reason, "store turns read-only");
             state.mode = Mode::ReadOnly { reason: reason.clone() };
@@ -349,10 +351,7 @@ impl Shared {
         outboard: &[u8],
     ) -> Result<Appended, Refusal> {
         let length = u32::try_from(data.len()).expect("packed records are below 2 MiB");
-        let appended = {
-            let mut state = self.admit()?;
-            self.allocate(&mut state, record_len(length))?
-        };
+        let appended = self.allocate(record_len(length))?;
         let mut record = Header { id: *id, length, place: appended.place() }.encode(&self.record_key);
         record.reserve_exact(data.len() + outboard.len());
         record.extend_from_slice(data);
@@ -362,24 +361,36 @@ impl Shared {
         Ok(appended)
     }
 
-    fn allocate(self: &Arc<Shared>, state: &mut State, size: u64) -> Result<Appended, Refusal> {
-        let full = |active: &Active| active.end > 0 && active.end + size > self.config.volume_bytes;
-        if state.active.as_ref().is_none_or(full) {
+    fn allocate(self: &Arc<Shared>, size: u64) -> Result<Appended, Refusal> {
+        let mut state = self.admit()?;
+        let mut spare = None;
+        if !state.has_room(size, self.config.volume_bytes) {
             let number = state.next_volume;
-            let file = self.disk.create(&volume_path(number)).map_err(|error| match is_full(&error) {
-                true => Refusal::Full,
-                false => self.fail_locked(state, format!("can't create a volume: {error}")),
-            })?;
             state.next_volume += 1;
-            state.batch.dirs.insert(VOLUMES.to_owned());
-            state.active = Some(Active { number, end: 0, file });
+            // Without the lock: while a disk hangs, everybody else must still learn how the store is.
+            drop(state);
+            let created = self.disk.create(&volume_path(number));
+            let file = created.map_err(|error| self.write_failed("can't create a volume", &error))?;
+            state = self.admit()?;
+            if state.has_room(size, self.config.volume_bytes) {
+                spare = Some(number);
+            } else {
+                state.batch.dirs.insert(VOLUMES.to_owned());
+                state.active = Some(Active { number, end: 0, file });
+            }
         }
-        let active = state.active.as_mut().expect("a volume was just made active");
+        let active = state.active.as_mut().expect("a volume has room");
         let offset = u32::try_from(active.end).expect("a volume ends below 2 GiB");
         active.end += size;
         let (number, file) = (active.number, active.file.clone());
         state.index.grow_volume(number, u64::from(offset) + size);
         *state.arriving.entry(number).or_default() += 1;
+        drop(state);
+        if let Some(spare) = spare
+            && let Err(error) = self.disk.remove(&volume_path(spare))
+        {
+            tracing::warn!(volume = spare, %error, "can't remove a volume that two made at once");
+        }
         Ok(Appended { number, offset, file, shared: self.clone() })
     }
 

@@ -5,7 +5,7 @@ use crate::disk::{Disk, is_full};
 use crate::entry::Entry;
 use crate::index::Index;
 use crate::journal::{self, JOURNAL, Journal, JournalError};
-use crate::marker::{self, MARKER, MARKER_LEN, StoreId};
+use crate::marker::{self, MARKER, MARKER_LEN, MARKER_NEW, StoreId};
 use crate::record::{LOOSE, Place, VOLUMES, loose_dirs, loose_name, record_len, volume_number, volume_path};
 use crate::shared::{BALLAST, Ballast, Mode, Shared, Start};
 use seedbank_formats::{DecodeError, FragmentId, PublicKey};
@@ -142,7 +142,7 @@ impl Store {
     /// [`CreateError`].
     pub fn create(disk: &dyn Disk, store: StoreId) -> Result<(), CreateError> {
         // The last is what a file system of its own has at its root.
-        let ours = [VOLUMES, LOOSE, JOURNAL, "lost+found"];
+        let ours = [VOLUMES, LOOSE, JOURNAL, MARKER_NEW, "lost+found"];
         if let Some(name) = disk.list("")?.into_iter().find(|name| !ours.contains(&name.as_str())) {
             return Err(CreateError::NotEmpty(name));
         }
@@ -156,9 +156,14 @@ impl Store {
         }
         disk.sync_dir(LOOSE)?;
         Journal::create(disk, store)?;
-        let file = disk.create(MARKER)?;
+        // Under another name until it is whole: half a marker would neither open nor let the creation be repeated.
+        if disk.list("")?.iter().any(|name| name == MARKER_NEW) {
+            disk.remove(MARKER_NEW)?;
+        }
+        let file = disk.create(MARKER_NEW)?;
         file.write_at(0, &marker::encode(store))?;
         file.sync()?;
+        disk.rename(MARKER_NEW, MARKER)?;
         disk.sync_dir("")?;
         Ok(())
     }

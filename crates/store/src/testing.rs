@@ -1,16 +1,17 @@
 //! A disk in memory that loses what was not synced, and the suite that every disk must pass.
 //!
-//! For tests of this crate and of whoever runs a store. [`MemDisk`] numbers every call that changes something:
-//! [`MemDisk::power_off_at`] stops the world at one of them, and [`MemDisk::crash`] gives the disk as the next boot
-//! finds it. Sweeping the number over a history tries every crash point; sweeping the choices tries what a disk may
-//! have done with unsynced bytes. `crash` takes every decision from its argument, so that a run is repeated by a seed
-//! ([`Dice`]) or enumerated in full.
+//! For tests of this crate and of whoever runs a store, or keeps other files. [`MemDisk`] numbers every call that changes
+//! something: [`MemDisk::power_off_at`] stops the world at one of them. [`each_crash`] then visits every disk that the next
+//! boot may find, and [`MemDisk::crash`] gives the one with the fates that its caller chooses. Nothing here is random but
+//! what comes from seeded [`Dice`], so a failure is repeated by its seed.
 
 mod conformance;
+mod crash;
 mod memory;
 
 pub use conformance::disk_conformance;
-pub use memory::{Counters, Fault, MemDisk, MemDiskOptions, Operation, Syncs};
+pub use crash::{Change, Fate, Pending, SECTOR_BYTES, Sweep, Tear, chosen, each_crash, kept, lost};
+pub use memory::{Counters, Effect, Fault, MemDisk, MemDiskOptions, Operation, Syncs};
 
 /// A small seeded generator (SplitMix64, Steele et al. 2014), so that a failure is repeated by its seed.
 #[derive(Debug, Clone)]

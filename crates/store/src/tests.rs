@@ -1,13 +1,15 @@
 //! Tests of the whole store, on a disk in memory unless said otherwise.
 
 mod conformance;
-mod durability;
+mod crash;
 mod faults;
 mod golden;
+mod hanging;
+mod lies;
 mod sharing;
 mod space;
 
-use crate::testing::MemDisk;
+use crate::testing::{MemDisk, kept};
 use crate::{Access, Config, NewClaim, OpenError, PutError, PutStart, Store, StoreId, Stored};
 use seedbank_formats::{FragmentId, PublicKey, Timestamp};
 use std::sync::Arc;
@@ -76,5 +78,5 @@ fn put(store: &Store, tag: u8, bytes: &[u8]) -> Result<Stored, PutError> {
 
 /// Reopens as after SIGKILL: everything written is there, synced or not.
 fn killed(disk: &MemDisk) -> MemDisk {
-    disk.crash(&mut |options| options - 1)
+    disk.crash(&mut kept)
 }

@@ -1,10 +1,12 @@
-//! Fixtures for tests: bytes and folders that a seed describes, and a comparison of two folders that misses nothing.
+//! Fixtures for tests: bytes and folders that a seed describes, a comparison of two folders that misses nothing, and what
+//! a process does to its files ([`recording`]).
 //!
 //! The checks of the workspace as a whole (who may depend on whom, licences, links in the documents) are this crate's
 //! own test, `tests/workspace`. Nothing here is part of a program: other crates list it under `dev-dependencies`.
 
 mod bytes;
 mod compare;
+pub mod recording;
 mod tree;
 
 pub use bytes::ByteStream;

@@ -1,7 +1,7 @@
 //! Disks that fail, lie or rot.
 
 use super::{NOW, bytes, created, killed, open, put, try_open};
-use crate::testing::{Fault, MemDisk, Operation};
+use crate::testing::{Effect, Fault, MemDisk, Operation};
 use crate::{
     Disk, HeadError, Health, Mode, OpenError, ProbeError, PutError, ReadError, Renewal, ScrubCursor,
     SliceAnswer, Store,
@@ -11,7 +11,7 @@ use seedbank_formats::{DatasetId, FragmentId};
 const EIO: i32 = 5;
 
 fn fault(operation: Operation, path: &str, errno: i32) -> Fault {
-    Fault { operation, path: path.to_owned(), skip: 0, times: 1, errno }
+    Fault { operation, path: path.to_owned(), skip: 0, times: 1, effect: Effect::Fails(errno) }
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn failed_sync_is_never_repeated_or_acknowledged() {
         assert_eq!(disk.counters().get(&operation), syncs.get(&operation), "{path} is synced again");
         assert_eq!(store.read(&FragmentId::of(&kept), 0..20_000).unwrap(), kept);
         // The disk lost what it failed to sync.
-        let next = disk.crash(&mut |_| 0);
+        let next = disk.crash(&mut crate::testing::lost);
         drop(store);
         let store = open(&next);
         assert_eq!(store.read(&FragmentId::of(&kept), 0..20_000).unwrap(), kept);

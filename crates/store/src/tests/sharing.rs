@@ -18,14 +18,14 @@ fn concurrent_puts_share_their_syncs() {
     let disk = created();
     let store = open(&disk);
     let before = disk.counters();
-    disk.hold_syncs();
+    disk.hold(&[Operation::Sync, Operation::SyncDir]);
     std::thread::scope(|scope| {
         for seed in 0..64 {
             let store = &store;
             scope.spawn(move || put(store, 1, &bytes(seed, 500)).unwrap());
         }
         wait_for(&store, 64);
-        disk.release_syncs();
+        disk.release();
     });
     let calls = |operation| {
         let count = |counters: &crate::testing::Counters| counters.get(&operation).copied().unwrap_or(0);
@@ -42,7 +42,7 @@ fn nothing_is_acknowledged_before_its_sync() {
     let disk = created();
     let store = open(&disk);
     let answered = AtomicBool::new(false);
-    disk.hold_syncs();
+    disk.hold(&[Operation::Sync, Operation::SyncDir]);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             put(&store, 1, &bytes(1, 500)).unwrap();
@@ -50,7 +50,7 @@ fn nothing_is_acknowledged_before_its_sync() {
         });
         wait_for(&store, 1);
         assert!(!answered.load(Ordering::SeqCst));
-        disk.release_syncs();
+        disk.release();
     });
     assert!(answered.load(Ordering::SeqCst));
 }

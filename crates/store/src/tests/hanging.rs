@@ -1,0 +1,103 @@
+//! Disks that neither answer nor fail.
+
+use super::{NOW, bytes, claim, client, created, open, put};
+use crate::testing::{MemDisk, Operation};
+use crate::{Mode, PutError, PutStart, Store};
+use seedbank_formats::FragmentId;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// Runs `ask` on a thread of its own: a store that waits for its disk here fails the test instead of hanging it.
+fn at_once<T: Send>(store: &Store, ask: impl FnOnce(&Store) -> T + Send, disk: &MemDisk) -> T {
+    std::thread::scope(|scope| {
+        let (told, answer) = channel();
+        scope.spawn(move || told.send(ask(store)));
+        let answer = answer.recv_timeout(Duration::from_secs(20));
+        if answer.is_err() {
+            disk.release();
+        }
+        answer.expect("an answer that needs no disk waits for none")
+    })
+}
+
+fn wait_for_callers(disk: &MemDisk, callers: u64) {
+    while disk.waiting() < callers {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn who_only_asks_is_answered_while_any_call_of_a_put_hangs() {
+    for operation in [Operation::Create, Operation::Write, Operation::Sync, Operation::SyncDir] {
+        for length in [500, 9000] {
+            let disk = created();
+            let store = open(&disk);
+            let held = bytes(1, 20_000);
+            put(&store, 1, &held).unwrap();
+            disk.hold(&[operation]);
+            std::thread::scope(|scope| {
+                let putting = scope.spawn(|| put(&store, 2, &bytes(2, length)));
+                wait_for_callers(&disk, 1);
+                let ask = |store: &Store| {
+                    (
+                        store.mode(),
+                        store.claims(&client(1), None, 9).claims.len(),
+                        store.usage().unwrap().fragments,
+                    )
+                };
+                let (mode, claims, _) = at_once(&store, ask, &disk);
+                assert_eq!((mode, claims), (Mode::ReadWrite, 1), "{operation:?}");
+                let read = at_once(&store, |store| store.read(&FragmentId::of(&held), 0..20_000), &disk);
+                assert_eq!(read.unwrap(), held);
+                disk.release();
+                putting.join().unwrap().unwrap();
+            });
+        }
+    }
+}
+
+/// Whoever probes the disk and hears nothing ends the waiting.
+#[test]
+fn those_who_wait_for_a_sync_are_refused_when_writing_is_stopped() {
+    let disk = created();
+    let store = open(&disk);
+    disk.hold(&[Operation::Sync]);
+    std::thread::scope(|scope| {
+        let puts: Vec<_> = (0..4)
+            .map(|seed| {
+                let store = &store;
+                scope.spawn(move || put(store, 1, &bytes(seed, 500)))
+            })
+            .collect();
+        while store.usage().unwrap().uncommitted < 4 {
+            std::thread::yield_now();
+        }
+        at_once(&store, |store| store.stop_writing("the probe hangs"), &disk);
+        for put in puts {
+            assert_eq!(put.join().unwrap(), Err(PutError::ReadOnly { reason: "the probe hangs".to_owned() }));
+        }
+        let late = store.begin_put(FragmentId::of(b"late"), 4, claim(1), NOW);
+        assert!(matches!(late, Err(PutError::ReadOnly { .. })));
+        disk.release();
+    });
+}
+
+#[test]
+fn all_goes_on_when_the_disk_answers_again() {
+    let disk = created();
+    let store = open(&disk);
+    disk.hang();
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| put(&store, 1, &bytes(1, 500)));
+        let probing = scope.spawn(|| store.probe());
+        wait_for_callers(&disk, 2);
+        assert_eq!(at_once(&store, Store::mode, &disk), Mode::ReadWrite);
+        disk.release();
+        putting.join().unwrap().unwrap();
+        probing.join().unwrap().unwrap();
+    });
+    assert!(matches!(
+        store.begin_put(FragmentId::of(&bytes(1, 500)), 500, claim(1), NOW),
+        Ok(PutStart::Held(_))
+    ));
+}
