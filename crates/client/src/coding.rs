@@ -1,5 +1,9 @@
 //! One pass over a closed segment: pad, code, hash. The only place where a segment's parity is computed.
+//!
+//! Nothing is copied: data fragments are slices of the buffer that the segment was sealed into, and parity fragments of
+//! one other. Both are sent from there, and used again when the last fragment is held.
 
+use crate::buffers::Buffers;
 use bytes::Bytes;
 use seedbank_erasure::{Encoder, Scheme};
 use seedbank_formats::FragmentId;
@@ -39,23 +43,24 @@ impl CodedSegment {
     }
 }
 
-/// Codes a segment. `scheme` is what the segment's length asks for already: copies for a small one.
-pub(crate) fn code(segment: SealedSegment, scheme: Scheme) -> CodedSegment {
+/// Codes a segment. `scheme` is what the segment's length asks for already: copies for a small one. Memory comes from
+/// `buffers` and goes back there.
+pub(crate) fn code(segment: SealedSegment, scheme: Scheme, buffers: &Buffers) -> CodedSegment {
     let SealedSegment { number, epoch, mut bytes, footer_len, .. } = segment;
     let sealed_len = u32::try_from(bytes.len()).expect("a segment is at most 64 MiB");
     let fragment_len = scheme.fragment_len(bytes.len());
     bytes.resize(scheme.padded_len(bytes.len()), 0);
     let fragments = if scheme.is_copies() {
-        let whole = Bytes::from(bytes);
+        let whole = buffers.share(bytes);
         vec![(FragmentId::of(&whole), whole); scheme.total()]
     } else {
-        let mut parity = vec![0; fragment_len * scheme.parity()];
+        let mut parity = buffers.scratch(fragment_len * scheme.parity());
         let mut hashers: Vec<FragmentHasher> =
             (0..scheme.total()).map(|_| FragmentHasher::default()).collect();
         Encoder::new(scheme)
             .encode_segment(&bytes, &mut parity, |fragment, _, columns| hashers[fragment].update(columns))
             .expect("the segment was just padded, and the parity sized, for this scheme");
-        let (data, parity) = (Bytes::from(bytes), Bytes::from(parity));
+        let (data, parity) = (buffers.share(bytes), buffers.share(parity));
         let ranges = (0..scheme.total()).map(|index| {
             let (from, nth) =
                 if index < scheme.data() { (&data, index) } else { (&parity, index - scheme.data()) };
@@ -69,6 +74,7 @@ pub(crate) fn code(segment: SealedSegment, scheme: Scheme) -> CodedSegment {
 #[cfg(test)]
 mod tests {
     use super::code;
+    use crate::buffers::Buffers;
     use seedbank_erasure::Scheme;
     use seedbank_formats::keys::KeyEpoch;
     use seedbank_formats::segment::SealedSegment;
@@ -87,7 +93,7 @@ mod tests {
 
     #[test]
     fn data_fragments_are_the_segment_and_every_id_is_its_plain_hash() {
-        let coded = code(segment(1_000_003), Scheme::new(4, 8).unwrap());
+        let coded = code(segment(1_000_003), Scheme::new(4, 8).unwrap(), &Buffers::default());
         let joined: Vec<u8> = coded.fragments[..4].iter().flat_map(|(_, bytes)| bytes.to_vec()).collect();
         assert_eq!(joined[..1_000_003], segment(1_000_003).bytes);
         assert!(joined[1_000_003..].iter().all(|byte| *byte == 0));
@@ -95,8 +101,20 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_held_another_segment_makes_the_same_fragments() {
+        let (buffers, scheme) = (Buffers::default(), Scheme::new(4, 8).unwrap());
+        let fresh = code(segment(1_000_003), scheme, &Buffers::default()).fragments;
+        let longer = code(segment(3_000_000), scheme, &buffers).fragments;
+        let memory = longer[4].1.as_ptr();
+        drop(longer);
+        let reused = code(segment(1_000_003), scheme, &buffers).fragments;
+        assert_eq!(reused[4].1.as_ptr(), memory);
+        assert_eq!(reused, fresh);
+    }
+
+    #[test]
     fn copies_share_their_bytes_and_id() {
-        let coded = code(segment(1_000), Scheme::new(1, 5).unwrap());
+        let coded = code(segment(1_000), Scheme::new(1, 5).unwrap(), &Buffers::default());
         assert_eq!(coded.fragments.len(), 5);
         assert!(coded.fragments.iter().all(|fragment| *fragment == coded.fragments[0]));
         assert_eq!(coded.fragments[0].1.len(), 1_024);

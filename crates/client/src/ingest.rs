@@ -4,6 +4,9 @@
 //! makes it wait, so that a slow network stops the reading and memory stays at a few segments whatever the files' size.
 //! It decides nothing about where fragments go and never waits for a receipt.
 //!
+//! A file's bytes are read into one buffer, cut and hashed there, and copied once: to their place in the segment, where
+//! they are sealed. Segments get memory that was a segment before ([`crate::buffers`]).
+//!
 //! A chunk is stored once in a dataset, as long as the index knows of it. A page is stored unless the caller says that it
 //! may be used again ([`crate::base`]) or this push has stored it.
 
@@ -17,7 +20,7 @@ use seedbank_formats::layout::{ChildPlace, LayoutPage, layout_id};
 use seedbank_formats::manifest::{ManifestBuilder, ManifestPage};
 use seedbank_formats::place::{ChunkRef, Place};
 use seedbank_formats::seal::{Compression, ItemKind};
-use seedbank_formats::segment::{SEGMENT_BUFFER_BYTES, SealedSegment, SegmentBuilder, SegmentFull};
+use seedbank_formats::segment::{SealedSegment, SegmentBuilder, SegmentFull};
 use seedbank_formats::tree::{Content, INLINE_CHUNKS_MAX, PageId, TreePage};
 use seedbank_formats::{ChunkId, SegmentNumber, Sha256};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,6 +43,8 @@ const UNPINNED_MAX: usize = 64;
 pub(crate) trait Outlet {
     /// The next unused segment number.
     fn next_number(&mut self) -> Result<SegmentNumber, PushError>;
+    /// Memory that any segment fits into.
+    fn buffer(&mut self) -> Vec<u8>;
     /// Hands over a closed segment; waits while too many are under way.
     fn close(&mut self, segment: SealedSegment) -> Result<(), PushError>;
     /// Has segments of earlier pushes kept until this one ends.
@@ -384,7 +389,7 @@ impl<'a, O: Outlet> Ingest<'a, O> {
                 let number = self.outlet.next_number()?;
                 let buffer = match stream {
                     // It will be filled, or the push is small: pages that are not written to cost nothing.
-                    Stream::Data => Vec::with_capacity(SEGMENT_BUFFER_BYTES.min(2 * segment_bytes)),
+                    Stream::Data => self.outlet.buffer(),
                     Stream::Metadata => Vec::new(),
                 };
                 *self.stream(stream) = Some(SegmentBuilder::new(self.keys, number, buffer));

@@ -534,6 +534,10 @@ impl Outlet for Channel {
         self.uploader.next_number()
     }
 
+    fn buffer(&mut self) -> Vec<u8> {
+        self.uploader.buffers.segment()
+    }
+
     fn close(&mut self, segment: SealedSegment) -> Result<(), PushError> {
         // Waits here, with the segment that is full, so that no other is filled meanwhile.
         let slot = self.runtime.block_on(Arc::clone(&self.slots).acquire_owned());

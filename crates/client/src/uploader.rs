@@ -1,5 +1,6 @@
 //! Stores closed segments: code, place, record, index. Knows the dataset's scheme and who may hold its fragments.
 
+use crate::buffers::Buffers;
 use crate::coding::code;
 use crate::dataset::{DatasetKeys, Visibility};
 use crate::network::{Network, wall_clock};
@@ -63,6 +64,8 @@ pub(crate) struct Uploader {
     /// Items of segments that are not recorded yet.
     pub(crate) overlay: Arc<Mutex<Overlay>>,
     pub(crate) lease: LeaseId,
+    /// Memory of segments and parity.
+    pub(crate) buffers: Buffers,
     scheme: Scheme,
     segment_bytes: usize,
     policy: Policy,
@@ -94,6 +97,7 @@ impl Uploader {
             index,
             overlay: Arc::default(),
             lease,
+            buffers: Buffers::default(),
             scheme,
             segment_bytes: segment_bytes(scheme),
             policy,
@@ -140,7 +144,8 @@ impl Uploader {
     ) -> Result<SegmentPlacement, PushError> {
         let scheme = segment_scheme(self.scheme, u64::from(segment.sealed_len()));
         let items = items_of(&segment);
-        let coded = tokio::task::spawn_blocking(move || code(segment, scheme))
+        let buffers = self.buffers.clone();
+        let coded = tokio::task::spawn_blocking(move || code(segment, scheme, &buffers))
             .await
             .map_err(|_| PushError::Stopped)?;
         let fragment_bytes = coded.fragments.first().map_or(0, |(_, bytes)| bytes.len() as u64);

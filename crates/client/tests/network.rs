@@ -14,5 +14,7 @@ mod push_placing;
 mod push_races;
 #[path = "network/push_reuse.rs"]
 mod push_reuse;
+#[path = "network/push_stream.rs"]
+mod push_stream;
 #[path = "network/read/main.rs"]
 mod read;

@@ -202,17 +202,12 @@ impl SealKeys {
         *blake3::keyed_hash(&self.part, name).as_bytes()
     }
 
-    /// The nonce for these bytes as they will be sealed: it depends on every one of them, so that one key and nonce
-    /// never seal two payloads.
-    pub(crate) fn nonce(&self, codec: u8, payload: &[u8]) -> [u8; 12] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.nonce);
-        // The codec comes last: a byte in front would shift the payload off BLAKE3's blocks, which takes a third
-        // longer.
-        hasher.update(payload);
-        hasher.update(&[codec]);
-        let mut nonce = [0; 12];
-        hasher.finalize_xof().fill(&mut nonce);
-        nonce
+    /// The nonce for a payload as it will be sealed, followed by the codec's byte: it depends on every one of them, so
+    /// that one key and nonce never seal two payloads. Both come in one piece because BLAKE3 is a quarter slower when it
+    /// is fed twice, and the codec comes last because a byte in front would shift the payload off BLAKE3's blocks.
+    pub(crate) fn nonce(&self, payload_and_codec: &[u8]) -> [u8; 12] {
+        let hash = blake3::keyed_hash(&self.nonce, payload_and_codec);
+        *hash.as_bytes().first_chunk().expect("a hash is longer than a nonce")
     }
 }
 

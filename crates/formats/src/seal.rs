@@ -216,10 +216,9 @@ impl Sealer {
         assert!(plain.len() <= ITEM_PLAIN_BYTES_MAX, "an item's plaintext is within the limit");
         let plain_len = u32::try_from(plain.len()).expect("the limit fits 32 bits");
         let (codec, payload) = self.pack(plain, compression);
-        let nonce = keys.nonce(codec.byte(), payload);
         let aad = item_aad(keys, kind, id, codec, plain_len);
         let sealed_len = u32::try_from(payload.len() + SEAL_OVERHEAD_BYTES).expect("the limit fits 32 bits");
-        encrypt(&Zeroizing::new(keys.chunk_key(id)), nonce, &aad, payload, out);
+        encrypt(keys, &Zeroizing::new(keys.chunk_key(id)), codec, &aad, payload, out);
         Sealed { codec, sealed_len }
     }
 
@@ -408,8 +407,8 @@ pub fn open(keys: &SealKeys, item: &Item, sealed: &[u8]) -> Result<Vec<u8>, Open
 /// Seals one part of a stored format (a segment's footer, a head's body) under its name, which has to be known to
 /// open it. Appends nonce, encrypted payload and tag: [`SEAL_OVERHEAD_BYTES`] more than `payload`.
 pub(crate) fn seal_part(keys: &SealKeys, name: &[u8], payload: &[u8], out: &mut Vec<u8>) {
-    let nonce = keys.nonce(Codec::Raw.byte(), payload);
-    encrypt(&Zeroizing::new(keys.part_key(name)), nonce, &part_aad(keys, name), payload, out);
+    let key = Zeroizing::new(keys.part_key(name));
+    encrypt(keys, &key, Codec::Raw, &part_aad(keys, name), payload, out);
 }
 
 /// Bytes that were not sealed under this key with this associated data.
@@ -464,11 +463,19 @@ fn cipher(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("AES-256 takes every key of 32 bytes"))
 }
 
-fn encrypt(key: &[u8; 32], nonce: [u8; NONCE_BYTES], aad: &[u8], payload: &[u8], out: &mut Vec<u8>) {
+/// Appends nonce, encrypted payload and tag. The payload is copied once, to its place in `out`, and hashed and encrypted
+/// there while it is in the caches.
+fn encrypt(keys: &SealKeys, key: &[u8; 32], codec: Codec, aad: &[u8], payload: &[u8], out: &mut Vec<u8>) {
     out.reserve(payload.len() + SEAL_OVERHEAD_BYTES);
-    out.extend_from_slice(&nonce);
+    let nonce_at = out.len();
+    out.extend_from_slice(&[0; NONCE_BYTES]);
     let start = out.len();
     out.extend_from_slice(payload);
+    // Where the tag will begin.
+    out.push(codec.byte());
+    let nonce = keys.nonce(&out[start..]);
+    out.pop();
+    out[nonce_at..start].copy_from_slice(&nonce);
     let tag = cipher(key)
         .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), &mut out[start..])
         .expect("GCM seals any payload below 64 GiB");
@@ -719,7 +726,7 @@ mod tests {
     fn forge(codec: Codec, payload: &[u8], plain_len: u32) -> (Item, Vec<u8>) {
         let (kind, id, mut out) = (ItemKind::Named, named_id(b"forged"), Vec::new());
         let aad = item_aad(&keys(), kind, &id, codec, plain_len);
-        encrypt(&keys().chunk_key(&id), keys().nonce(codec.byte(), payload), &aad, payload, &mut out);
+        encrypt(&keys(), &keys().chunk_key(&id), codec, &aad, payload, &mut out);
         let sealed_len = u32::try_from(out.len()).unwrap();
         (Item { kind, id, codec, offset: 0, sealed_len, plain_len }, out)
     }
