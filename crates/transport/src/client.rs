@@ -3,12 +3,13 @@
 //! A connection runs inside the call that uses it. There are no background tasks: a call that is dropped drops its
 //! connection, and an idle connection costs a socket and nothing else.
 
-use crate::body::{Body, FRAME_BYTES};
+use crate::Identity;
+use crate::body::Body;
 use crate::dial::{BoxedStream, Dial, PeerAddress};
 use crate::error::{CallError, MalformedAnswer, Phase};
 use crate::pace::{Pace, Progress};
 use crate::stalling::{Stalling, Traffic};
-use crate::{Identity, tls};
+use crate::tls::{self, TlsStream};
 use bytes::{Bytes, BytesMut};
 use http::header::{EXPECT, HOST};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -27,8 +28,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 /// What a client uses and waits for.
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +68,8 @@ pub struct AnswerMax {
     pub refusal: usize,
 }
 
-/// What is read ahead and queued to send, beyond one frame. Four times as much gains nothing measurable.
-const BUFFER_BYTES_MAX: usize = FRAME_BYTES;
+/// What is read ahead of the caller: four records. Idle connections keep it.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// More header lines than any of our answers has.
 const HEADER_LINES_MAX: usize = 64;
 /// Pools without connections are forgotten above this many peers.
@@ -267,8 +266,8 @@ impl Inner {
     async fn connect_unhurried(&self, peer: &PeerAddress) -> Result<Connection, CallError> {
         let wrong_version = || CallError::WrongVersion { peer: peer.key, address: peer.address.clone() };
         let stream = self.dial.dial(peer).await.map_err(|error| unreachable_peer(peer, error))?;
-        let connector = TlsConnector::from(tls::client_config(&self.identity, peer.key));
-        let stream = connector.connect(tls::no_name(), stream).await.map_err(|error| {
+        let config = tls::client_config(&self.identity, peer.key);
+        let stream = tls::connect(config, stream).await.map_err(|error| {
             if let Some(wrong) = tls::wrong_key(&error) {
                 CallError::WrongPeer { expected: peer.key, found: wrong.found, address: peer.address.clone() }
             } else if tls::is_wrong_version(&error) {
@@ -277,7 +276,7 @@ impl Inner {
                 unreachable_peer(peer, error)
             }
         })?;
-        if stream.get_ref().1.alpn_protocol() != Some(ALPN.as_bytes()) {
+        if stream.protocol() != Some(ALPN.as_bytes()) {
             return Err(wrong_version());
         }
         let stream = Stalling::new(stream, self.limits.progress);

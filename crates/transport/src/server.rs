@@ -8,7 +8,8 @@ use crate::incoming::{Incoming, Waits};
 use crate::pace::Progress;
 use crate::slots::{Slot, SlotLimits, Slots, Source};
 use crate::stalling::Stalling;
-use crate::{Identity, tls};
+use crate::Identity;
+use crate::tls::{self, TlsStream};
 use http::header::EXPECT;
 use http::{Request, Response};
 use hyper::server::conn::http1;
@@ -27,8 +28,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 /// One request, and who made it.
@@ -136,7 +135,7 @@ impl Server {
         let (phase, phases) = watch::channel(Phase::Run);
         let slots = Slots::new(limits.slots());
         let connections = Arc::new(Connections {
-            acceptor: TlsAcceptor::from(tls::server_config(identity)),
+            tls: tls::server_config(identity),
             limits,
             handler,
             phases,
@@ -232,7 +231,7 @@ async fn finish_by(phases: &mut watch::Receiver<Phase>) -> Instant {
 
 /// What all connections of a server share.
 struct Connections<H> {
-    acceptor: TlsAcceptor,
+    tls: Arc<rustls::ServerConfig>,
     limits: ServerLimits,
     handler: H,
     phases: watch::Receiver<Phase>,
@@ -242,7 +241,7 @@ impl<H: Handler> Connections<H> {
     /// Serves one stream until either side ends it.
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, remote: SocketAddr, slot: Slot) {
         let mut phases = self.phases.clone();
-        let handshake = timeout(self.limits.handshake, self.acceptor.accept(stream));
+        let handshake = timeout(self.limits.handshake, tls::accept(Arc::clone(&self.tls), stream));
         let stream = tokio::select! {
             biased;
             _ = finish_by(&mut phases) => return,
@@ -252,11 +251,10 @@ impl<H: Handler> Connections<H> {
                 Err(_late) => return debug!(%remote, "handshake too slow"),
             },
         };
-        let session = stream.get_ref().1;
-        let Some(peer) = tls::peer_key(session.peer_certificates()) else {
+        let Some(peer) = stream.peer() else {
             return debug!(%remote, "peer proved no key");
         };
-        if session.alpn_protocol() != Some(ALPN.as_bytes()) {
+        if stream.protocol() != Some(ALPN.as_bytes()) {
             debug!(%remote, %peer, "peer speaks no protocol of ours");
             return refuse_version(stream, self.limits.handshake).await;
         }

@@ -2,6 +2,16 @@
 //!
 //! Session tickets, resumption and early data are off: every connection proves both keys afresh, and no request can be
 //! replayed. A client refuses a server with another key inside the handshake, before it shows its own.
+//!
+//! Handshake, key schedule and all decisions about them are rustls's; records after the handshake are `stream`'s.
+
+mod buffers;
+mod handshake;
+mod record;
+mod stream;
+
+pub(crate) use handshake::{accept, connect};
+pub(crate) use stream::TlsStream;
 
 use crate::identity::Identity;
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
@@ -38,7 +48,7 @@ fn key_of_spki(spki: &[u8]) -> Option<PublicKey> {
 }
 
 /// The key that the other end of a finished handshake proved.
-pub(crate) fn peer_key(shown: Option<&[CertificateDer<'_>]>) -> Option<PublicKey> {
+fn key_of(shown: Option<&[CertificateDer<'_>]>) -> Option<PublicKey> {
     match shown {
         Some([spki]) => key_of_spki(spki),
         _ => None,
@@ -77,6 +87,8 @@ pub(crate) fn server_config(identity: &Identity) -> Arc<ServerConfig> {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
+    // For `stream`, which seals and opens records itself.
+    config.enable_secret_extraction = true;
     Arc::new(config)
 }
 
@@ -91,6 +103,7 @@ pub(crate) fn client_config(identity: &Identity, server: PublicKey) -> Arc<Clien
     config.alpn_protocols = vec![ALPN.as_bytes().to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    config.enable_secret_extraction = true;
     // A peer is its key: it has no name to indicate.
     config.enable_sni = false;
     Arc::new(config)
@@ -112,13 +125,36 @@ fn shown_key(end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> 
     }
 }
 
-fn verify_proof(
-    message: &[u8],
-    spki: &CertificateDer<'_>,
-    signed: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let spki = SubjectPublicKeyInfoDer::from(spki.as_ref());
-    verify_tls13_signature_with_raw_key(message, &spki, signed, algorithms())
+/// What both verifiers have in common: TLS 1.3, raw keys, Ed25519.
+macro_rules! raw_key_proofs {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _cert: &CertificateDer<'_>,
+            _signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let spki = SubjectPublicKeyInfoDer::from(cert.as_ref());
+            verify_tls13_signature_with_raw_key(message, &spki, signed, algorithms())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 /// Takes the server with this key and no other.
@@ -141,31 +177,7 @@ impl ServerCertVerifier for ExpectedServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_proof(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_key_proofs!();
 }
 
 /// Takes any client that proves a key; what that key may do is decided for each request.
@@ -186,31 +198,7 @@ impl ClientCertVerifier for AnyClient {
         shown_key(end_entity, intermediates).map(|_| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_proof(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_key_proofs!();
 }
 
 #[cfg(test)]
