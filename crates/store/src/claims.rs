@@ -178,20 +178,46 @@ impl Store {
         page
     }
 
-    /// Drops all claims whose end is before `now`; says how many.
+    /// Drops all claims whose end is before `now`; says how many. It walks through the index, letting others in between,
+    /// only when a claim may have ended since the last walk.
     ///
     /// # Errors
     /// [`ClaimError`]; some claims may be dropped then.
     pub fn expire(&self, now: Timestamp) -> Result<u64, ClaimError> {
+        {
+            let mut state = self.shared.lock();
+            if now <= state.no_end_before {
+                return Ok(0);
+            }
+            // Claims that come in the meantime lower it again.
+            state.no_end_before = Timestamp(u64::MAX);
+        }
+        let (expired, earliest) = match self.expire_all(now) {
+            Ok((expired, earliest)) => (Ok(expired), earliest),
+            Err(error) => (Err(error), Timestamp(0)),
+        };
+        let mut state = self.shared.lock();
+        state.no_end_before = state.no_end_before.min(earliest);
+        expired
+    }
+
+    /// How many claims were dropped, and when the first of the others ends.
+    fn expire_all(&self, now: Timestamp) -> Result<(u64, Timestamp), ClaimError> {
         let (mut expired, mut after, mut at_end) = (0, None, false);
+        let mut earliest = Timestamp(u64::MAX);
         while !at_end {
             let mut state = self.shared.admit()?;
             let mut due = Vec::new();
             at_end = true;
             let mut seen = after;
             for (looked, (id, fragment)) in state.index.fragments_after(after).enumerate() {
-                let over = fragment.claims().iter().filter(|claim| claim.until < now);
-                due.extend(over.map(|claim| (*id, claim.client)));
+                for claim in fragment.claims() {
+                    if claim.until < now {
+                        due.push((*id, claim.client));
+                    } else {
+                        earliest = earliest.min(claim.until);
+                    }
+                }
                 if due.len() > CLAIMS_PER_CALL_MAX {
                     // The rest of this fragment's claims come next time.
                     due.truncate(CLAIMS_PER_CALL_MAX);
@@ -215,6 +241,6 @@ impl Store {
                 self.shared.commit(state)?;
             }
         }
-        Ok(expired)
+        Ok((expired, earliest))
     }
 }

@@ -96,9 +96,13 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Whether the disk refused because it is full: the one failure that passes by itself.
+/// Whether there was no room: on the disk, or for one more open file. These failures pass by themselves, and nothing
+/// was done.
 pub(crate) fn is_full(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
 /// Whether a read failed because the stored bytes are gone or unreadable, rather than for want of memory or handles.

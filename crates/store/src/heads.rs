@@ -101,6 +101,12 @@ impl Shared {
 }
 
 impl Store {
+    /// Whether there is a head of this dataset, readable or not.
+    #[must_use]
+    pub fn has_head(&self, dataset: &DatasetId) -> bool {
+        self.shared.newest(dataset).is_some()
+    }
+
     /// The newest head of a dataset, if there is one.
     ///
     /// # Errors

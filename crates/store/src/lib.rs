@@ -65,7 +65,7 @@ pub use journal::JournalError;
 pub use marker::StoreId;
 pub use put::{Access, NewClaim, Put, PutError, PutStart, Stored};
 pub use read::{FragmentInfo, Grant, ReadError, SliceAnswer};
-pub use scrub::{ScrubCursor, ScrubReport};
+pub use scrub::{ScrubCursor, ScrubCursorError, ScrubReport};
 pub use shared::Mode;
 pub use store::{ClientUsage, CreateError, OpenError, ProbeError, Store, Usage};
 

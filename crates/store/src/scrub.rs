@@ -6,6 +6,8 @@ use crate::read::{Examined, Found};
 use crate::record::record_len;
 use crate::store::Store;
 use seedbank_formats::{DatasetId, FragmentId};
+use std::fmt;
+use std::str::FromStr;
 
 /// Where a scrub goes on. The default is the beginning; losing it costs only time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +22,38 @@ enum Next {
 impl Default for Next {
     fn default() -> Next {
         Next::FragmentAfter(None)
+    }
+}
+
+/// As it is written down: `fragment` or `head`, and the id of the last one that was looked at, if there is one.
+impl fmt::Display for ScrubCursor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Next::FragmentAfter(None) => out.write_str("fragment"),
+            Next::FragmentAfter(Some(id)) => write!(out, "fragment {id}"),
+            Next::HeadAfter(None) => out.write_str("head"),
+            Next::HeadAfter(Some(dataset)) => write!(out, "head {dataset}"),
+        }
+    }
+}
+
+/// A text is no place of a scrub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a place of a scrub")]
+pub struct ScrubCursorError;
+
+impl FromStr for ScrubCursor {
+    type Err = ScrubCursorError;
+
+    fn from_str(text: &str) -> Result<ScrubCursor, ScrubCursorError> {
+        let next = match text.split_once(' ') {
+            None if text == "fragment" => Next::FragmentAfter(None),
+            None if text == "head" => Next::HeadAfter(None),
+            Some(("fragment", id)) => Next::FragmentAfter(Some(id.parse().map_err(|_| ScrubCursorError)?)),
+            Some(("head", dataset)) => Next::HeadAfter(Some(dataset.parse().map_err(|_| ScrubCursorError)?)),
+            _ => return Err(ScrubCursorError),
+        };
+        Ok(ScrubCursor(next))
     }
 }
 
@@ -130,6 +164,28 @@ impl Store {
             Ok(None) if same => report.rotten_heads.push(dataset),
             Ok(None) => {}
             Err(_) => report.skipped += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Next, ScrubCursor, ScrubCursorError};
+    use seedbank_formats::{DatasetId, FragmentId};
+
+    #[test]
+    fn places_read_back_and_nothing_else_does() {
+        let (id, dataset) = (FragmentId::of(b"x"), DatasetId([7; 32]));
+        for next in [
+            Next::FragmentAfter(None),
+            Next::FragmentAfter(Some(id)),
+            Next::HeadAfter(None),
+            Next::HeadAfter(Some(dataset)),
+        ] {
+            assert_eq!(ScrubCursor(next).to_string().parse(), Ok(ScrubCursor(next)));
+        }
+        for text in ["", "head ", "fragment 12", "volume"] {
+            assert_eq!(text.parse::<ScrubCursor>(), Err(ScrubCursorError), "{text}");
         }
     }
 }

@@ -87,6 +87,10 @@ pub(crate) struct State {
     pub(crate) wanted_bytes: u64,
     pub(crate) ballast: Ballast,
     pub(crate) journal_bytes: u64,
+    /// Batches that were synced.
+    pub(crate) commits: u64,
+    /// Before this time no claim ends: nobody needs to look for any.
+    pub(crate) no_end_before: Timestamp,
     /// Volumes that can't be emptied because their disk sectors can't be read.
     pub(crate) unmovable: BTreeSet<u32>,
     active: Option<Active>,
@@ -192,6 +196,7 @@ impl State {
         let claim = Claim { client, access, until };
         if held != Some(claim) {
             self.record(&Entry::Claimed { id, claim });
+            self.no_end_before = self.no_end_before.min(until);
         }
         until
     }
@@ -248,6 +253,8 @@ impl Shared {
             wanted_bytes: 0,
             ballast: start.ballast,
             journal_bytes: start.journal_bytes,
+            commits: 0,
+            no_end_before: Timestamp(0),
             unmovable: BTreeSet::new(),
             active: start.active.map(|(number, end, file)| Active { number, end, file }),
             arriving: BTreeMap::new(),
@@ -421,6 +428,7 @@ impl Shared {
             }
             let mut state = self.lock();
             state.durable = work.through;
+            state.commits += 1;
             state.journal_bytes = journal.end();
             self.done.notify_all();
         }
@@ -461,7 +469,10 @@ impl Shared {
             file.sync().map_err(|error| failed("can't sync a volume", error))?;
         }
         for dir in &work.dirs {
-            self.disk.sync_dir(dir).map_err(|error| failed("can't sync a folder", error))?;
+            self.disk.sync_dir(dir).map_err(|error| match is_full(&error) {
+                true => Failure::Full,
+                false => failed("can't sync a folder", error),
+            })?;
         }
         let mut performed = Performed::Appended;
         if let Some(snapshot) = work.snapshot.take() {
@@ -508,6 +519,8 @@ impl Shared {
         entries.raw(&work.entries);
         entries.raw(&std::mem::take(&mut state.batch.entries).finish());
         state.batch.entries = entries;
+        state.batch.volumes.extend(work.volumes);
+        state.batch.dirs.extend(work.dirs);
         state.refused = work.through;
         self.done.notify_all();
     }

@@ -110,6 +110,8 @@ pub struct Usage {
     pub volumes: u64,
     /// Changes that wait to become durable.
     pub uncommitted: u64,
+    /// Batches of changes that became durable since the store was opened: each costs the journal one sync.
+    pub commits: u64,
 }
 
 /// How much a client has.
@@ -281,6 +283,7 @@ impl Store {
             heads: count(state.index.heads().count()),
             volumes: count(state.index.volumes().count()),
             uncommitted: state.uncommitted(),
+            commits: state.commits,
         })
     }
 
