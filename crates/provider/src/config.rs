@@ -68,14 +68,21 @@ pub enum Strangers {
 }
 
 /// What clients may take of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
     /// Connections from one IPv4 address or IPv6 /64.
     pub connections_per_address: usize,
+    /// Connections of one key.
+    pub connections_per_client: usize,
+    /// Handshakes per second from one IPv4 address or IPv6 /64, in the long run.
+    pub handshakes_per_second: u32,
     /// Requests of one key at once.
     pub requests_per_client: usize,
+    /// Requests per second of one key, in the long run.
+    pub requests_per_second: u32,
     /// Memory for the bodies of requests and answers.
     pub buffers: ByteSize,
 }
@@ -85,7 +92,10 @@ impl Default for Limits {
         Limits {
             connections: 256,
             connections_per_address: 192,
+            connections_per_client: 128,
+            handshakes_per_second: 50,
             requests_per_client: 128,
+            requests_per_second: 2_000,
             buffers: ByteSize(48 << 20),
         }
     }
@@ -160,7 +170,7 @@ struct Unchecked {
     #[serde(default)]
     prices: UncheckedPrices,
     #[serde(default)]
-    limits: UncheckedLimits,
+    limits: Limits,
     #[serde(default)]
     clients: Vec<UncheckedClient>,
 }
@@ -226,22 +236,6 @@ impl<'de> Deserialize<'de> for Amount {
         }
 
         deserializer.deserialize_any(Visitor)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct UncheckedLimits {
-    connections: usize,
-    connections_per_address: usize,
-    requests_per_client: usize,
-    buffers: ByteSize,
-}
-
-impl Default for UncheckedLimits {
-    fn default() -> UncheckedLimits {
-        let Limits { connections, connections_per_address, requests_per_client, buffers } = Limits::default();
-        UncheckedLimits { connections, connections_per_address, requests_per_client, buffers }
     }
 }
 
@@ -338,24 +332,28 @@ impl Unchecked {
     }
 }
 
-impl UncheckedLimits {
+impl Limits {
     fn check(self) -> Result<Limits, Fault> {
-        for (key, value) in [
-            ("limits.connections", self.connections),
-            ("limits.connections_per_address", self.connections_per_address),
-            ("limits.requests_per_client", self.requests_per_client),
+        for (key, is_zero) in [
+            ("limits.connections", self.connections == 0),
+            ("limits.connections_per_address", self.connections_per_address == 0),
+            ("limits.connections_per_client", self.connections_per_client == 0),
+            ("limits.handshakes_per_second", self.handshakes_per_second == 0),
+            ("limits.requests_per_client", self.requests_per_client == 0),
+            ("limits.requests_per_second", self.requests_per_second == 0),
         ] {
-            if value == 0 {
-                return Err((key, "is 0: nobody could connect".to_owned()));
+            if is_zero {
+                return Err((key, "is 0: nobody could be served".to_owned()));
             }
         }
         at_least("limits.buffers", self.buffers, BUFFERS_MIN)?;
-        Ok(Limits {
-            connections: self.connections,
-            connections_per_address: self.connections_per_address,
-            requests_per_client: self.requests_per_client,
-            buffers: self.buffers,
-        })
+        Ok(self)
+    }
+
+    /// What of the buffers one client may have: a third, but always enough for the longest proof.
+    #[must_use]
+    pub fn buffers_per_client(&self) -> u64 {
+        BUFFERS_MIN.0.max(self.buffers.0 / 3)
     }
 }
 
@@ -410,7 +408,8 @@ mod tests {
             "listen = \"0.0.0.0:1\"\nmetrics = \"0.0.0.0:2\"\nmetrics_beyond_loopback = true\nreserve = 5\n\
              trash_grace_s = 60\nscrub_rate = \"5MB\"\nopen = true\nopen_quota = \"1GB\"\n\
              [prices]\nstorage_per_gib_month = 12\nretrieval_per_gib = \"340282366920938463463374607431768211455\"\n\
-             [limits]\nconnections = 3\nconnections_per_address = 2\nrequests_per_client = 1\nbuffers = \"64MiB\"\n\
+             [limits]\nconnections = 3\nconnections_per_address = 2\nconnections_per_client = 2\n\
+             handshakes_per_second = 9\nrequests_per_client = 1\nrequests_per_second = 7\nbuffers = \"64MiB\"\n\
              [[clients]]\nkey = \"{key}\"\nquota = \"2TiB\"\n"
         ))
         .unwrap();

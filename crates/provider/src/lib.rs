@@ -12,6 +12,7 @@ mod authority;
 mod bounds;
 mod byte_size;
 mod config;
+mod descriptors;
 mod gate;
 mod identity_file;
 mod init;

@@ -70,6 +70,7 @@ pub(crate) struct StoreMetrics {
     volumes: Amount,
     journal_bytes: Amount,
     uncommitted: Amount,
+    commits: Amount,
 }
 
 /// Sums for `status.json`.
@@ -243,6 +244,7 @@ impl StoreMetrics {
             (&self.volumes, usage.volumes),
             (&self.journal_bytes, usage.journal_bytes),
             (&self.uncommitted, usage.uncommitted),
+            (&self.commits, usage.commits),
         ] {
             gauge.set(value);
         }
@@ -267,6 +269,7 @@ impl StoreMetrics {
             ("rotten_fragments", "Fragments known not to match their id", &self.rotten_fragments),
             ("volumes", "Files of packed fragments", &self.volumes),
             ("uncommitted", "Changes that wait for the disk", &self.uncommitted),
+            ("commits", "Batches of changes that were synced since the daemon began", &self.commits),
         ] {
             registry.register(name, help, gauge.clone());
         }

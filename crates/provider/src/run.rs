@@ -1,7 +1,8 @@
 //! Runs a provider: opens what `init` prepared, serves it, keeps it up, and ends in order.
 
-use crate::bounds::{Buffers, DiskThreads, RequestSlots};
+use crate::bounds::{Buffers, DiskThreads, HeadShares, RequestSlots};
 use crate::config::{Config, ConfigError, Strangers};
+use crate::descriptors::{self, TooFew};
 use crate::gate::Gate;
 use crate::identity_file::{self, IdentityError};
 use crate::init::DATA_DIR;
@@ -10,12 +11,12 @@ use crate::monitor::Monitor;
 use crate::service::{Service, now};
 use crate::status::{self, Mode, Status, StatusUsage};
 use crate::tokens::CheckedTokens;
-use crate::upkeep::{Stop, Upkeep, stopped};
+use crate::upkeep::{CursorFile, Stop, Upkeep, stopped};
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::routes::PENDING_SECONDS_MAX;
 use seedbank_store::{LockError, OpenError, QuotaPolicy, RealDisk, Store, StoreId};
-use seedbank_transport::{Identity, Server, ServerLimits};
+use seedbank_transport::{Identity, Rate, Server, ServerLimits, serve_pages};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,10 @@ use tracing::{error, info, warn};
 
 /// Requests of whole fragments take a second or two; who takes longer asks again elsewhere.
 const GRACE_DEFAULT: Duration = Duration::from_secs(5);
+/// The processes of one team, all of whose connections open at the same moment, twice over.
+const HANDSHAKES_BURST: u32 = 512;
+/// An eighth of what the store keeps for all.
+const HEADS_PER_CLIENT_BYTES: usize = 8 << 20;
 /// Fresh enough for a person who looks.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 
@@ -84,6 +89,14 @@ pub enum RunError {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// Raise the limit (`ulimit -n`, `LimitNOFILE=`).
+    #[error("the system allows {allowed} file descriptors, at least {needed} are needed")]
+    Descriptors {
+        /// What the limit is.
+        allowed: u64,
+        /// What it must be.
+        needed: u64,
     },
     /// A bug ended some background work; everything was stopped in order. Start again, and report it.
     #[error("background work ended by itself")]
@@ -141,7 +154,11 @@ pub async fn run(
         error!(%error, "opening panicked");
         RunError::Background
     })??;
-    let config = Arc::new(opened.config);
+    let mut config = opened.config;
+    let connections = descriptors::connections(config.limits.connections);
+    config.limits.connections =
+        connections.map_err(|TooFew { allowed, needed }| RunError::Descriptors { allowed, needed })?;
+    let config = Arc::new(config);
     let (key, store) = (Arc::new(opened.key), Arc::new(opened.store));
     let (gate, metrics) = (Arc::new(Gate::default()), Arc::new(Metrics::new()));
     let room_wanted = Arc::new(Notify::new());
@@ -163,7 +180,8 @@ pub async fn run(
         tokens: Arc::new(CheckedTokens::default()),
         buffers: Buffers::new(config.limits.buffers.0),
         disk: disk.clone(),
-        slots: RequestSlots::new(config.limits.requests_per_client),
+        slots: RequestSlots::new(config.limits.requests_per_client, config.limits.buffers_per_client()),
+        heads: Arc::new(HeadShares::new(HEADS_PER_CLIENT_BYTES)),
         room_wanted: Arc::clone(&room_wanted),
         feeding,
     };
@@ -177,7 +195,8 @@ pub async fn run(
     let mut background = JoinSet::new();
     let monitor =
         Monitor { metrics: Arc::clone(&metrics), store: Arc::clone(&store), gate: Arc::clone(&gate) };
-    background.spawn(monitor.serve(monitor_listener, stops.clone()));
+    let mut until = stops.clone();
+    background.spawn(serve_pages(monitor_listener, monitor, async move { stopped(&mut until).await }));
     let upkeep = Upkeep {
         store: Arc::clone(&store),
         gate: Arc::clone(&gate),
@@ -187,7 +206,7 @@ pub async fn run(
     };
     background.spawn(upkeep.clone().watch_disk(stops.clone()));
     background.spawn(upkeep.clone().collect(stops.clone()));
-    background.spawn(upkeep.scrub(stops.clone()));
+    background.spawn(upkeep.scrub(CursorFile::in_folder(dir), stops.clone()));
     let journalist = Journalist {
         dir: dir.to_owned(),
         serving,
@@ -251,6 +270,12 @@ fn server_limits(config: &Config) -> ServerLimits {
         connections_per_source_max: config.limits.connections_per_address,
         handshakes_max: config.limits.connections,
         handshakes_per_source_max: config.limits.connections_per_address,
+        connections_per_key_max: config.limits.connections_per_client,
+        handshake_rate: Rate { per_second: config.limits.handshakes_per_second, burst: HANDSHAKES_BURST },
+        request_rate: Rate {
+            per_second: config.limits.requests_per_second,
+            burst: config.limits.requests_per_second.saturating_mul(2),
+        },
         ..ServerLimits::default()
     }
 }

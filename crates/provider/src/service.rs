@@ -9,7 +9,7 @@ mod fragments;
 mod heads;
 
 use crate::authority;
-use crate::bounds::{Buffers, DiskThreads, RequestSlot, RequestSlots};
+use crate::bounds::{Buffers, DiskThreads, HeadShares, RequestSlot, RequestSlots};
 use crate::config::{Config, Strangers};
 use crate::gate::Gate;
 use crate::metrics::{Metrics, Outcome};
@@ -44,6 +44,7 @@ pub(crate) struct Service {
     pub(crate) buffers: Buffers,
     pub(crate) disk: DiskThreads,
     pub(crate) slots: Arc<RequestSlots>,
+    pub(crate) heads: Arc<HeadShares>,
     /// Told when somebody is refused for want of room.
     pub(crate) room_wanted: Arc<Notify>,
     /// Held by every task that feeds an answer, so that the shutdown can wait for them.

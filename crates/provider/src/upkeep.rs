@@ -8,11 +8,12 @@ use crate::gate::{Gate, Turn};
 use crate::metrics::Metrics;
 use crate::service::now;
 use seedbank_store::{CollectError, Collected, ProbeError, ScrubCursor, ScrubReport, Store};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 /// Often enough that clients seldom learn of a bad disk first; each costs one small sync.
@@ -27,6 +28,8 @@ const COLLECT_PAUSE: Duration = Duration::from_secs(1);
 const COLLECT_BYTES: u64 = 64 << 20;
 /// What one step of a scrub reads at least.
 const SCRUB_STEP_BYTES: u64 = 4 << 20;
+/// How often a scrub writes down how far it is: what is read twice after a restart is no more than this.
+const CURSOR_EVERY: Duration = Duration::from_secs(60);
 /// Between two rounds, so that a small store is not read all day.
 const SCRUB_PAUSE: Duration = Duration::from_secs(600);
 
@@ -40,6 +43,27 @@ pub(crate) struct Upkeep {
     pub(crate) room_wanted: Arc<Notify>,
     /// In bytes per second; 0 for never.
     pub(crate) scrub_rate: u64,
+}
+
+/// Where a scrub writes down how far it is. Losing it costs a round that begins anew, and nothing else.
+#[derive(Debug, Clone)]
+pub(crate) struct CursorFile(PathBuf);
+
+impl CursorFile {
+    pub(crate) fn in_folder(dir: &Path) -> CursorFile {
+        CursorFile(dir.join("scrub.cursor"))
+    }
+
+    fn load(&self) -> ScrubCursor {
+        let text = std::fs::read_to_string(&self.0);
+        text.ok().and_then(|text| text.trim_end().parse().ok()).unwrap_or_default()
+    }
+
+    fn save(&self, cursor: ScrubCursor) {
+        if let Err(error) = std::fs::write(&self.0, format!("{cursor}\n")) {
+            tracing::debug!(%error, "can't write down how far the scrub is");
+        }
+    }
 }
 
 /// Tells background work when to end.
@@ -127,17 +151,25 @@ impl Upkeep {
     }
 
     /// Reads through everything, round after round, no faster than the operator allows.
-    pub(crate) async fn scrub(self, mut stop: Stop) {
+    pub(crate) async fn scrub(self, file: CursorFile, mut stop: Stop) {
         if self.scrub_rate == 0 {
             return stopped(&mut stop).await;
         }
-        let mut cursor = ScrubCursor::default();
+        let mut cursor = file.load();
+        let mut saved = Instant::now();
         loop {
-            let store = Arc::clone(&self.store);
+            let (store, file) = (Arc::clone(&self.store), file.clone());
+            let due = saved.elapsed() >= CURSOR_EVERY;
             let step = spawn_blocking(move || {
                 let report = store.scrub_step(&mut cursor, SCRUB_STEP_BYTES);
+                if due || report.finished {
+                    file.save(cursor);
+                }
                 (cursor, report)
             });
+            if due {
+                saved = Instant::now();
+            }
             let wait = match step.await {
                 Ok((next, report)) => {
                     cursor = next;
@@ -222,13 +254,15 @@ fn collect_step(store: &Store) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{SCRUB_PAUSE, Upkeep, collect_step, scrub_wait};
+    use super::{CursorFile, SCRUB_PAUSE, Upkeep, collect_step, scrub_wait};
     use crate::gate::Gate;
     use crate::metrics::Metrics;
     use seedbank_formats::FragmentId;
     use seedbank_formats::{PublicKey, Timestamp};
     use seedbank_store::testing::MemDisk;
-    use seedbank_store::{Access, Config, NewClaim, ProbeError, PutStart, ScrubReport, Store, StoreId};
+    use seedbank_store::{
+        Access, Config, NewClaim, ProbeError, PutStart, ScrubCursor, ScrubReport, Store, StoreId,
+    };
     use std::sync::Arc;
     use std::time::Duration;
     use tokio::sync::{Notify, oneshot};
@@ -280,6 +314,18 @@ mod tests {
         assert_eq!(scrub_wait(&report(8_000_000, false), 4_000_000), Duration::from_secs(2));
         assert_eq!(scrub_wait(&report(0, true), 4_000_000), SCRUB_PAUSE);
         assert_eq!(scrub_wait(&report(4_000_000_000, true), 4_000_000), Duration::from_secs(1_000));
+    }
+
+    #[test]
+    fn scrub_goes_on_where_it_was_and_begins_anew_when_nobody_knows() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CursorFile::in_folder(folder.path());
+        assert_eq!(file.load(), ScrubCursor::default());
+        let cursor: ScrubCursor = format!("fragment {}", FragmentId::of(b"x")).parse().unwrap();
+        file.save(cursor);
+        assert_eq!(file.load(), cursor);
+        std::fs::write(&file.0, "fragment zz\n").unwrap();
+        assert_eq!(file.load(), ScrubCursor::default());
     }
 
     #[test]

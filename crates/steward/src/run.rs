@@ -10,6 +10,7 @@ use seedbank_client::SharedBooks;
 use seedbank_client::maintain::{KeyLookup, Maintenance};
 use seedbank_client::network::{Network, wall_clock};
 use seedbank_formats::keys::SigningKey;
+use seedbank_transport::serve_pages;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -130,7 +131,8 @@ pub async fn run(
     let observer = Arc::new(move |request: &Request| heard.heard(request));
     let mut tasks = JoinSet::new();
     tasks.spawn(socket.serve(Arc::clone(&books), observer, stops.clone()));
-    tasks.spawn(Monitor { metrics, books: Arc::clone(&books) }.serve(listener, stops.clone()));
+    let (monitor, mut until) = (Monitor { metrics, books: Arc::clone(&books) }, stops.clone());
+    tasks.spawn(serve_pages(listener, monitor, async move { stopped(&mut until).await }));
     for step in Step::ALL {
         tasks.spawn(Arc::clone(&rounds).repeat(step, stops.clone()));
     }

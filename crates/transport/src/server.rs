@@ -1,14 +1,16 @@
 //! The listening side: proves its key, learns its peer's, and hands each request to a handler.
 //!
-//! It knows no routes. It bounds what strangers can cost: connections, time in handshakes, header bytes, idle time, and
-//! how slowly bodies may come and go.
+//! It knows no routes. It bounds what strangers can cost: connections, handshakes and time in them, header bytes, idle
+//! time, requests of one key, and how slowly bodies may come and go.
 
-use crate::body::{Body, FRAME_BYTES};
+use crate::Identity;
+use crate::answer::answer_problem;
+use crate::body::Body;
 use crate::incoming::{Incoming, Waits};
 use crate::pace::Progress;
+use crate::rate::{Rate, Rates};
 use crate::slots::{Slot, SlotLimits, Slots, Source};
 use crate::stalling::Stalling;
-use crate::Identity;
 use crate::tls::{self, TlsStream};
 use http::header::EXPECT;
 use http::{Request, Response};
@@ -19,15 +21,16 @@ use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Problem, ProblemCode};
 use seedbank_protocol::routes::{ALPN, HEADER_BYTES_MAX};
 use std::convert::Infallible;
+use std::hash::Hash;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, warn};
 
 /// One request, and who made it.
@@ -58,6 +61,13 @@ pub struct ServerLimits {
     pub handshakes_max: usize,
     /// The same from one IPv4 address or IPv6 /64.
     pub handshakes_per_source_max: usize,
+    /// Connections of one key, wherever they come from.
+    pub connections_per_key_max: usize,
+    /// Handshakes of one IPv4 address or IPv6 /64. Each costs us a signature and two key exchanges, and its peer
+    /// next to nothing.
+    pub handshake_rate: Rate,
+    /// Requests of one key. Beyond it they wait.
+    pub request_rate: Rate,
     /// How long a peer may take to prove its key.
     pub handshake: Duration,
     /// How long a connection may take from the end of one answer to the end of the next request's headers. Clients
@@ -74,6 +84,9 @@ impl Default for ServerLimits {
             connections_per_source_max: 256,
             handshakes_max: 128,
             handshakes_per_source_max: 64,
+            connections_per_key_max: 128,
+            handshake_rate: Rate { per_second: 50, burst: 512 },
+            request_rate: Rate { per_second: 2_000, burst: 4_000 },
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             progress: Progress::default(),
@@ -86,6 +99,7 @@ impl ServerLimits {
         SlotLimits {
             total: self.connections_max,
             of_source: self.connections_per_source_max,
+            of_key: self.connections_per_key_max,
             handshakes_total: self.handshakes_max,
             handshakes_of_source: self.handshakes_per_source_max,
         }
@@ -95,12 +109,12 @@ impl ServerLimits {
 /// More header lines than any of our requests has.
 const HEADER_LINES_MAX: usize = 64;
 
-/// What is read ahead of a handler and queued for a slow peer, beyond one frame. Four times as much gains nothing
-/// measurable.
-const BUFFER_BYTES_MAX: usize = FRAME_BYTES;
+/// What is read ahead of a handler: four records. A connection keeps it while it is idle, so it is no larger than
+/// speed asks for.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Out of file descriptors, an accept fails at once and again at once: wait for connections to end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether to go on, or until when to finish.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +153,8 @@ impl Server {
             limits,
             handler,
             phases,
+            handshakes: Mutex::new(Rates::new(limits.handshake_rate, limits.handshake)),
+            requests: Mutex::new(Rates::new(limits.request_rate, limits.idle)),
         });
         let accepting = tokio::spawn(accept(listener, connections, Arc::clone(&slots)));
         Ok(Server { address, phase, slots, accepting })
@@ -196,7 +212,8 @@ async fn accept<H: Handler>(listener: TcpListener, connections: Arc<Connections<
                 // The peer gave up while it waited to be accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    warn!(%error, "accept failed");
+                    let made_room = slots.evict();
+                    warn!(%error, made_room, "accept failed");
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -235,13 +252,34 @@ struct Connections<H> {
     limits: ServerLimits,
     handler: H,
     phases: watch::Receiver<Phase>,
+    handshakes: Mutex<Rates<Source>>,
+    requests: Mutex<Rates<PublicKey>>,
+}
+
+/// Waits for a turn; says whether there is one.
+async fn turn<K: Eq + Hash>(rates: &Mutex<Rates<K>>, of: K) -> bool {
+    let now = Instant::now();
+    let at = rates.lock().unwrap_or_else(PoisonError::into_inner).turn(of, now);
+    match at {
+        Some(at) if at > now => sleep_until(at).await,
+        Some(_) => {}
+        None => return false,
+    }
+    true
 }
 
 impl<H: Handler> Connections<H> {
     /// Serves one stream until either side ends it.
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, remote: SocketAddr, slot: Slot) {
+    async fn serve(&self, stream: TcpStream, remote: SocketAddr, slot: Slot) {
         let mut phases = self.phases.clone();
-        let handshake = timeout(self.limits.handshake, tls::accept(Arc::clone(&self.tls), stream));
+        let handshake = timeout(self.limits.handshake, async {
+            // Who says nothing costs nothing, and takes nobody's turn.
+            stream.readable().await?;
+            if !turn(&self.handshakes, Source::from(remote.ip())).await {
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many handshakes from there"));
+            }
+            tls::accept(Arc::clone(&self.tls), stream).await
+        });
         let stream = tokio::select! {
             biased;
             _ = finish_by(&mut phases) => return,
@@ -258,7 +296,9 @@ impl<H: Handler> Connections<H> {
             debug!(%remote, %peer, "peer speaks no protocol of ours");
             return refuse_version(stream, self.limits.handshake).await;
         }
-        slot.proven();
+        if !slot.proven(peer) {
+            return debug!(%remote, %peer, "connection refused: too many of this key");
+        }
         self.serve_http(stream, peer, remote, &mut phases).await;
     }
 
@@ -297,6 +337,9 @@ impl<H: Handler> Connections<H> {
         peer: PublicKey,
         remote: SocketAddr,
     ) -> Response<Body> {
+        if !turn(&self.requests, peer).await {
+            return answer_problem(&Problem::new(ProblemCode::Busy, "too many requests of this key"));
+        }
         let waits = match request.headers().contains_key(EXPECT) {
             true => Waits::ForGoAhead,
             false => Waits::No,

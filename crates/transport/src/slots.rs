@@ -1,11 +1,13 @@
-//! Which connections a server lives with: bounds on all of them, on those of one address, and on those that have not
-//! yet proven a key.
+//! Which connections a server lives with: bounds on all of them, on those of one address, on those of one key, and on
+//! those that have not yet proven a key.
 //!
 //! A connection that is still in its handshake costs its peer nothing, so it never keeps an honest one out: when there
 //! are too many, the oldest of them makes room. A flood has to open more connections than the bound in the time that
 //! one handshake takes.
 
+use seedbank_formats::PublicKey;
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::AbortHandle;
@@ -34,6 +36,7 @@ impl From<IpAddr> for Source {
 pub(crate) struct SlotLimits {
     pub(crate) total: usize,
     pub(crate) of_source: usize,
+    pub(crate) of_key: usize,
     pub(crate) handshakes_total: usize,
     pub(crate) handshakes_of_source: usize,
 }
@@ -48,23 +51,22 @@ pub(crate) struct Slots {
 #[derive(Debug, Default)]
 struct State {
     last_id: u64,
-    live: HashMap<u64, Source>,
+    live: HashMap<u64, (Source, Option<PublicKey>)>,
     of_source: HashMap<Source, usize>,
+    of_key: HashMap<PublicKey, usize>,
     /// Oldest first. Abort handles only cancel: the tasks are owned, and awaited, by the server.
     handshakes: VecDeque<(u64, Source, AbortHandle)>,
 }
 
 impl State {
     fn remove(&mut self, id: u64) {
-        let Some(source) = self.live.remove(&id) else {
+        let Some((source, key)) = self.live.remove(&id) else {
             return; // Evicted before.
         };
         self.handshakes.retain(|(other, ..)| *other != id);
-        if let Some(count) = self.of_source.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.of_source.remove(&source);
-            }
+        uncount(&mut self.of_source, &source);
+        if let Some(key) = key {
+            uncount(&mut self.of_key, &key);
         }
     }
 
@@ -83,6 +85,15 @@ impl State {
         let id = *id;
         self.remove(id);
         true
+    }
+}
+
+fn uncount<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -124,19 +135,36 @@ impl Slots {
         }
         state.last_id += 1;
         let id = state.last_id;
-        state.live.insert(id, source);
+        state.live.insert(id, (source, None));
         *state.of_source.entry(source).or_default() += 1;
         // Still under the lock, so that the task can't report its handshake before it is listed.
         let task = start(Slot { id, slots: Arc::clone(self) });
         state.handshakes.push_back((id, source, task));
         true
     }
+
+    /// Ends the oldest connection that has not proven a key, to free its descriptor. Says whether there was one.
+    pub(crate) fn evict(&self) -> bool {
+        self.state().evict(None)
+    }
 }
 
 impl Slot {
-    /// The connection has proven its key: it is no longer the first to go.
-    pub(crate) fn proven(&self) {
-        self.slots.state().handshakes.retain(|(other, ..)| *other != self.id);
+    /// The connection has proven its key: it is no longer the first to go. Says whether that key may have one more.
+    pub(crate) fn proven(&self, key: PublicKey) -> bool {
+        let mut state = self.slots.state();
+        let state = &mut *state;
+        state.handshakes.retain(|(other, ..)| *other != self.id);
+        let count = state.of_key.get(&key).copied().unwrap_or(0);
+        let Some((_, proven)) = state.live.get_mut(&self.id) else {
+            return false; // Evicted at this moment.
+        };
+        if count >= self.slots.limits.of_key {
+            return false;
+        }
+        *proven = Some(key);
+        state.of_key.insert(key, count + 1);
+        true
     }
 }
 
@@ -149,6 +177,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::{Slot, SlotLimits, Slots, Source};
+    use seedbank_formats::PublicKey;
     use std::net::IpAddr;
     use std::sync::Arc;
     use tokio::task::JoinSet;
@@ -157,7 +186,13 @@ mod tests {
     const B: Source = Source::V4([127, 0, 0, 2]);
 
     fn slots() -> Arc<Slots> {
-        Slots::new(SlotLimits { total: 4, of_source: 3, handshakes_total: 3, handshakes_of_source: 2 })
+        Slots::new(SlotLimits {
+            total: 4,
+            of_source: 3,
+            of_key: 2,
+            handshakes_total: 3,
+            handshakes_of_source: 2,
+        })
     }
 
     /// A connection that waits for ever, in its handshake or after it.
@@ -165,7 +200,7 @@ mod tests {
         slots.admit(source, |slot| {
             tasks.spawn(async move {
                 if proven {
-                    slot.proven();
+                    slot.proven(PublicKey([slot.id.to_le_bytes()[0]; 32]));
                 }
                 std::future::pending::<()>().await;
                 slot
@@ -197,6 +232,25 @@ mod tests {
         assert_eq!(slots.count(), 3);
         tasks.shutdown().await;
         assert_eq!(slots.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_key_has_its_share_and_gets_it_back() {
+        let slots = slots();
+        let mut held = Vec::new();
+        for source in [A, B, A] {
+            assert!(slots.admit(source, |slot| {
+                held.push(slot);
+                tokio::spawn(async {}).abort_handle()
+            }));
+        }
+        let (key, other) = (PublicKey([7; 32]), PublicKey([8; 32]));
+        assert!(held[0].proven(key) && held[1].proven(key));
+        assert!(!held[2].proven(key) && held[2].proven(other));
+        held.remove(0);
+        assert_eq!(slots.state().of_key.get(&key), Some(&1));
+        held.clear();
+        assert!(slots.state().of_key.is_empty());
     }
 
     #[tokio::test]

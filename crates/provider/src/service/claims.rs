@@ -18,7 +18,7 @@ const BATCH_MEMORY: usize = 3 * BLOCK_BYTES;
 impl Service {
     pub(super) async fn post_claims(&self, mut admitted: Admitted) -> Answer {
         self.gate.pass(&self.store)?;
-        let memory = self.buffers.take(BATCH_MEMORY).await?;
+        let memory = self.buffers.take(&admitted.slot, BATCH_MEMORY).await?;
         let body = admitted.body.read_all(JSON_BYTES_MAX).await.map_err(|error| body_problem(&error))?;
         self.metrics.received(RouteName::PostClaims, body.len());
         let requests = decode_claim_requests(&body).map_err(|error| batch_problem(&error))?;
@@ -88,7 +88,7 @@ impl Service {
         limit: usize,
         admitted: Admitted,
     ) -> Answer {
-        let memory = self.buffers.take(BLOCK_BYTES).await?;
+        let memory = self.buffers.take(&admitted.slot, BLOCK_BYTES).await?;
         let (service, peer) = (self.clone(), admitted.peer);
         let rows = self.disk.run(move || service.claim_rows(&peer, after, limit, now())).await?;
         let json = encode_claims_page(&rows);

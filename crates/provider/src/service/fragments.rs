@@ -1,8 +1,13 @@
 //! Storing, reading and proving fragments.
+//!
+//! What a byte goes through, on its way in: the socket's copy into the record buffer, decrypted there; one copy to HTTP's
+//! buffer; one into a pooled block of 1 MiB, which is hashed and written at once on a disk thread; the kernel's copy
+//! into the page cache. On its way out: one read into a pooled block, whose parts go to TLS as they are; encrypted from
+//! there into the record buffer; the kernel's copy into the socket.
 
 use super::{Admitted, Answer, Service, body_problem, failed, header, now};
 use crate::authority::{self, Standing, TokenFault};
-use crate::bounds::{BLOCK_BYTES, Block, RequestSlot, counted};
+use crate::bounds::{BLOCK_BYTES, Block, RequestSlot, busy, counted};
 use crate::gate::read_only;
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
@@ -16,6 +21,7 @@ use seedbank_protocol::routes::{
 };
 use seedbank_store::{NewClaim, Put, PutError, PutStart, ReadError, SliceAnswer, Stored};
 use seedbank_transport::{Body, BodySender, FRAME_BYTES, Incoming, answer_bytes};
+use std::io;
 use std::ops::Range;
 
 /// What the store takes of memory for a fragment on its way in, beside our block: up to three times the length of one
@@ -47,7 +53,7 @@ impl Service {
 
         let length = body.length().unwrap_or(0);
         let block_bytes = usize::try_from(length).unwrap_or(usize::MAX).clamp(1, BLOCK_BYTES);
-        let block = self.buffers.block(block_bytes, memory_in_store(length)).await?;
+        let block = self.buffers.block(&slot, block_bytes, memory_in_store(length)).await?;
         let claim = NewClaim { client: peer, until, access: store_access(access) };
         let store = self.store.clone();
         let begun = self.disk.run(move || store.begin_put(id, length, claim, now)).await?;
@@ -105,7 +111,7 @@ impl Service {
             return Err(range_outside(length));
         }
         let first_range = range.start..range.end.min(range.start + block_len());
-        let first = self.read_block(id, first_range.clone()).await?;
+        let first = self.read_block(&slot, id, first_range.clone()).await?;
         let body = if first_range == range {
             self.metrics.sent(RouteName::GetFragment, first.len());
             Body::from(counted(first, slot))
@@ -132,7 +138,7 @@ impl Service {
         let (service, feeding) = (self.clone(), self.feeding.clone());
         tokio::spawn(async move {
             // When it fails, the sender goes and the body breaks off: nobody takes a part for the whole.
-            if let Err(problem) = service.feed_blocks(&sender, id, first, rest).await {
+            if let Err(problem) = service.feed_blocks(&sender, &slot, id, first, rest).await {
                 tracing::warn!(fragment = %id, %problem, "answer broken off");
             }
             drop((slot, feeding));
@@ -143,6 +149,7 @@ impl Service {
     async fn feed_blocks(
         &self,
         sender: &BodySender,
+        slot: &RequestSlot,
         id: FragmentId,
         first: Block,
         mut rest: Range<u64>,
@@ -162,15 +169,20 @@ impl Service {
                 return Ok(());
             }
             let end = rest.end.min(rest.start + block_len());
-            next = self.read_block(id, rest.start..end).await?;
+            next = self.read_block(slot, id, rest.start..end).await?;
             rest.start = end;
         }
     }
 
     /// A stretch of a fragment, at most a block long.
-    async fn read_block(&self, id: FragmentId, range: Range<u64>) -> Result<Block, Problem> {
+    async fn read_block(
+        &self,
+        slot: &RequestSlot,
+        id: FragmentId,
+        range: Range<u64>,
+    ) -> Result<Block, Problem> {
         let bytes = usize::try_from(range.end - range.start).expect("a block fits into memory");
-        let mut block = self.buffers.block(bytes, 0).await?;
+        let mut block = self.buffers.block(slot, bytes, 0).await?;
         let store = self.store.clone();
         let read = self.disk.run(move || store.read_into(&id, range.start, &mut block).map(|()| block));
         read.await?.map_err(|error| read_problem(&error))
@@ -182,8 +194,8 @@ impl Service {
             Readable::Absent => None,
             Readable::Yes => {
                 let range_len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-                let memory =
-                    self.buffers.take(range_len.saturating_mul(PROOF_MEMORY_FACTOR) + BLOCK_BYTES).await?;
+                let bytes = range_len.saturating_mul(PROOF_MEMORY_FACTOR) + BLOCK_BYTES;
+                let memory = self.buffers.take(&slot, bytes).await?;
                 let (store, asked) = (self.store.clone(), range.clone());
                 match self.disk.run(move || store.slice(&id, asked)).await? {
                     Ok(answer) => Some((answer, memory)),
@@ -266,11 +278,18 @@ fn range_outside(length: u64) -> Problem {
     Problem::new(ProblemCode::RangeOutside, format!("the fragment has {length} bytes"))
 }
 
+/// Somebody else took the process's file descriptors: that passes.
+fn is_out_of_handles(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 fn read_problem(error: &ReadError) -> Problem {
     match error {
         ReadError::Absent(_) => absent(),
         ReadError::Rotten(_) => Problem::new(ProblemCode::Rotten, "the fragment rotted here"),
         ReadError::OutOfRange { length } => range_outside(*length),
+        ReadError::Disk(error) if is_out_of_handles(error) => busy("too many open files"),
         ReadError::Disk(_) => failed("read a fragment", error),
     }
 }

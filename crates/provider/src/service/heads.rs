@@ -14,12 +14,17 @@ use seedbank_transport::{Body, answer_bytes};
 impl Service {
     pub(super) async fn put_head(&self, dataset: DatasetId, mut admitted: Admitted) -> Answer {
         self.gate.pass(&self.store)?;
-        let memory = self.buffers.take(2 * HEAD_BYTES_MAX).await?;
+        let memory = self.buffers.take(&admitted.slot, 2 * HEAD_BYTES_MAX).await?;
         let bytes = admitted.body.read_all(HEAD_BYTES_MAX).await.map_err(|error| body_problem(&error))?;
         self.metrics.received(RouteName::PutHead, bytes.len());
         let sequence = check_head(&dataset, &bytes)?;
+        let new_bytes = if self.store.has_head(&dataset) { 0 } else { bytes.len() };
+        self.heads.take(admitted.peer, new_bytes)?;
         let store = self.store.clone();
         let stored = self.disk.run(move || store.put_head(&dataset, sequence, &bytes)).await?;
+        if stored.is_err() {
+            self.heads.give_back(admitted.peer, new_bytes);
+        }
         drop(memory);
         match stored {
             Ok(()) => {
@@ -45,7 +50,7 @@ impl Service {
     }
 
     pub(super) async fn get_head(&self, dataset: DatasetId, admitted: Admitted) -> Answer {
-        let memory = self.buffers.take(HEAD_BYTES_MAX).await?;
+        let memory = self.buffers.take(&admitted.slot, HEAD_BYTES_MAX).await?;
         let store = self.store.clone();
         match self.disk.run(move || store.head(&dataset)).await? {
             Ok(Some(head)) => {

@@ -5,9 +5,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod child;
 mod claims;
+mod descriptors;
 mod disk;
 mod fragments;
 mod heads;
+mod hostile;
 mod life;
 mod support;

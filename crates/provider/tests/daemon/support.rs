@@ -123,8 +123,7 @@ impl Provider {
 
     /// Somebody who asks this provider.
     pub(crate) fn caller(&self, key: &SigningKey) -> Caller {
-        let client = ProviderClient::new(&Identity::new(key), TcpDial, ClientLimits::default());
-        Caller { client, peer: self.peer() }
+        caller(key, self.peer())
     }
 
     /// The known client.
@@ -180,6 +179,12 @@ impl Provider {
         }
         panic!("the fragment is not on the disk");
     }
+}
+
+/// Somebody who asks this peer.
+pub(crate) fn caller(key: &SigningKey, peer: PeerAddress) -> Caller {
+    let client = ProviderClient::new(&Identity::new(key), TcpDial, ClientLimits::default());
+    Caller { client, peer }
 }
 
 /// Somebody with a key.

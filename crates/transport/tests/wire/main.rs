@@ -6,6 +6,7 @@
 
 mod answers;
 mod hostile;
+mod hostile_provider;
 mod identity;
 mod pool;
 mod provider;
