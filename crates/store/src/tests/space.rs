@@ -63,25 +63,6 @@ fn claim_that_came_after_a_walk_and_ends_before_all_others_expires_in_time() {
     assert!(store.fragment(&FragmentId::of(&bytes(1, 100))).is_none());
 }
 
-#[test]
-fn walk_that_failed_is_made_again() {
-    let disk = created();
-    let store = open(&disk);
-    let brief = NewClaim { until: NOW.plus_seconds(10), ..claim(1) };
-    put_as(&store, brief, &bytes(1, 100), NOW).unwrap();
-    disk.inject(crate::testing::Fault {
-        operation: crate::testing::Operation::Write,
-        path: "journal".to_owned(),
-        skip: 0,
-        times: 2,
-        errno: 28,
-    });
-    // The first gives up the ballast and finds no room even then.
-    assert!(store.expire(NOW.plus_seconds(11)).is_err());
-    store.expire(NOW.plus_seconds(11)).unwrap();
-    assert!(store.fragment(&FragmentId::of(&bytes(1, 100))).is_none());
-}
-
 /// Fills the store and says what it took.
 fn fill(store: &Store, length: usize) -> Vec<FragmentId> {
     let mut ids = Vec::new();

@@ -186,7 +186,9 @@ async fn judged(records: &[(Content, &[u8])]) -> (Fault, Option<Fault>) {
         near.queue(*content, bytes);
     }
     near.flush().await.unwrap();
-    let error = far.read_to_end(&mut Vec::new()).await.unwrap_err();
+    let mut received = Vec::new();
+    let read = tokio::time::timeout(std::time::Duration::from_secs(5), far.read_to_end(&mut received)).await;
+    let error = read.expect("the connection ends").unwrap_err();
     assert_eq!(far.read(&mut [0; 8]).await.map_err(|error| fault(&error)), Err(fault(&error)), "it stays so");
     assert!(far.write(b"x").await.is_err(), "nothing more is said to a peer that broke the rules");
     drop(far);
