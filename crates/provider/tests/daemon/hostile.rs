@@ -29,7 +29,7 @@ fn hostile_key() -> SigningKey {
 
 fn known() -> InitOptions {
     let mut options = options();
-    options.clients.push((hostile_key().public(), ByteSize(256 << 20)));
+    options.clients = [client_key(), hostile_key()].map(|key| (key.public(), ByteSize(400 << 20))).into();
     options
 }
 
