@@ -3,10 +3,10 @@
 
 use crate::error::CatalogError;
 use crate::records::{
-    Change, Collected, Commit, CommitBase, Contact, Dataset, DueClaim, FragmentKey, Holding, Job, JobId,
-    Lease, LeaseId, LiveBytes, MissingFragment, NumberedList, NumberedPage, PendingHead, Provider,
-    ProviderProfile, Push, RefRecord, Removed, RenewedClaim, Resolved, Restoration, Snapshot, Usage,
-    VersionRecord, Work, hex,
+    Change, Collected, Commit, CommitBase, Contact, Dataset, DueClaim, DuePosition, FragmentKey, Holding,
+    Job, JobId, Lease, LeaseId, LiveBytes, MissingFragment, NumberedList, NumberedPage, PendingHead,
+    Provider, ProviderProfile, Push, RefRecord, Removed, RenewedClaim, Resolved, Restoration, Snapshot,
+    Usage, VersionRecord, Work, hex,
 };
 use crate::turn::Turn;
 use seedbank_formats::checkpoint::RefKind;
@@ -171,6 +171,10 @@ operations! {
     Placements: placements(dataset: DatasetId, segments: Vec<SegmentNumber>) -> Vec<SegmentPlacement>;
     /// Where the pages `first..=last` of one level of a numbered list lie, as far as they exist.
     Pages: pages(dataset: DatasetId, list: NumberedList, level: u8, first: u64, last: u64) -> Vec<NumberedPage>;
+    /// The pages of a numbered list that lie in these segments.
+    PagesIn: pages_in(
+        dataset: DatasetId, list: NumberedList, segments: Vec<SegmentNumber>
+    ) -> Vec<NumberedPage>;
     /// Entries of numbered lists that differ from what the newest head says.
     Changes: changes(dataset: DatasetId) -> Vec<Change>;
     /// Notes who holds a fragment, or that nobody does (a job then finds a holder). Says who held it before;
@@ -178,8 +182,10 @@ operations! {
     SetHolder: set_holder(key: FragmentKey, holding: Option<Holding>) -> Option<PublicKey>;
     /// Fragments of committed segments that nobody holds, of one dataset or all.
     MissingFragments: missing_fragments(dataset: Option<DatasetId>, limit: u32) -> Vec<MissingFragment>;
-    /// Claims that end before this time, soonest first.
-    DueClaims: due_claims(before: Timestamp, limit: u32) -> Vec<DueClaim>;
+    /// Claims that end before this time, of one dataset or all, soonest first, from behind a claim that was given before.
+    DueClaims: due_claims(
+        dataset: Option<DatasetId>, before: Timestamp, after: Option<DuePosition>, limit: u32
+    ) -> Vec<DueClaim>;
     /// Notes renewed claims. Those on fragments that have moved or gone meanwhile are ignored.
     RenewClaims: renew_claims(claims: Vec<RenewedClaim>) -> ();
 

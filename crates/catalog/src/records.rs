@@ -433,6 +433,24 @@ pub struct DueClaim {
     pub holding: Holding,
 }
 
+impl DueClaim {
+    /// Where it stands among due claims.
+    #[must_use]
+    pub fn position(&self) -> DuePosition {
+        DuePosition { until: self.holding.until, key: self.key }
+    }
+}
+
+/// Where a claim stands among due claims: what to ask behind for those that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DuePosition {
+    /// When it ends.
+    pub until: Timestamp,
+    /// The fragment.
+    pub key: FragmentKey,
+}
+
 /// A claim that was renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,8 +2,8 @@
 
 use crate::error::CatalogError;
 use crate::records::{
-    Change, DueClaim, FragmentKey, Holding, LeaseId, MissingFragment, NumberedList, NumberedPage,
-    RenewedClaim, Work,
+    Change, DueClaim, DuePosition, FragmentKey, Holding, LeaseId, MissingFragment, NumberedList,
+    NumberedPage, RenewedClaim, Work,
 };
 use crate::turn::{DatasetNumber, Turn, Urgency, list_at, list_name};
 use rusqlite::{Params, Row, params};
@@ -165,6 +165,24 @@ impl Turn<'_> {
         })
     }
 
+    pub(crate) fn pages_in(
+        &self,
+        dataset: DatasetId,
+        list: NumberedList,
+        segments: Vec<SegmentNumber>,
+    ) -> Result<Vec<NumberedPage>, CatalogError> {
+        let number = self.number_of(&dataset)?;
+        let sql = "SELECT level, page, segment, item, hash FROM pages
+                   WHERE dataset = ?1 AND list = ?2 AND segment = ?3 ORDER BY level, page";
+        let mut found = Vec::new();
+        for segment in segments {
+            found.extend(self.all(sql, params![number.0, list_name(list), segment.0], |row| {
+                Ok(NumberedPage { list, level: row.get(0)?, page: row.get(1)?, link: link_at(row, 2)? })
+            })?);
+        }
+        Ok(found)
+    }
+
     pub(crate) fn put_page(&self, dataset: DatasetNumber, page: &NumberedPage) -> Result<(), CatalogError> {
         self.run(
             "INSERT INTO pages (dataset, list, level, page, segment, item, hash)
@@ -258,14 +276,35 @@ impl Turn<'_> {
         })
     }
 
-    pub(crate) fn due_claims(&self, before: Timestamp, limit: u32) -> Result<Vec<DueClaim>, CatalogError> {
+    pub(crate) fn due_claims(
+        &self,
+        dataset: Option<DatasetId>,
+        before: Timestamp,
+        after: Option<DuePosition>,
+        limit: u32,
+    ) -> Result<Vec<DueClaim>, CatalogError> {
+        let only = dataset.map(|dataset| self.number_of(&dataset)).transpose()?.map(|number| number.0);
         let sql = "SELECT d.id, f.segment, f.position, f.id, f.holder, f.claim_until
                    FROM fragments f JOIN datasets d ON d.number = f.dataset
                    WHERE f.holder IS NOT NULL AND f.claim_until < ?1
-                   ORDER BY f.claim_until LIMIT ?2";
+                   AND (f.claim_until, f.dataset, f.segment, f.position) > (?3, ?4, ?5, ?6)
+                   AND (?7 IS NULL OR f.dataset = ?7)
+                   ORDER BY f.claim_until, f.dataset, f.segment, f.position LIMIT ?2";
         // A time beyond what a row can hold is after every claim.
         let before = i64::try_from(before.0).unwrap_or(i64::MAX);
-        self.all(sql, params![before, limit], |row| {
+        let (until, number, segment, index) = match after {
+            None => (-1, 0, 0, 0),
+            Some(DuePosition { until, key }) => {
+                let until = i64::try_from(until.0).unwrap_or(i64::MAX);
+                match self.number_of(&key.dataset) {
+                    Ok(number) => (until, number.0, key.segment.0, key.index),
+                    // It was removed with its claims: the others of that time are given, some of them once more.
+                    Err(CatalogError::NoSuchDataset { .. }) => (until, 0, 0, 0),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        self.all(sql, params![before, limit, until, number, segment, index, only], |row| {
             Ok(DueClaim {
                 key: key_at(row)?,
                 fragment: FragmentId(row.get(3)?),

@@ -4,9 +4,9 @@ use crate::catalog::Catalog;
 use crate::error::CatalogError;
 use crate::operations::{Books, Carrier, Request, Response, answer};
 use crate::records::{
-    BranchBase, Change, ChangeNumber, Commit, Contact, Counts, Dataset, FragmentKey, HeadRecord, Holding,
-    LeaseId, LiveBytes, LiveDelta, NewVersion, NumberedList, NumberedPage, Outcome, ProviderProfile, Push,
-    Reliance, Relocation, RenewedClaim, Restoration, VersionRecord, Work,
+    BranchBase, Change, ChangeNumber, Commit, Contact, Counts, Dataset, DuePosition, FragmentKey, HeadRecord,
+    Holding, LeaseId, LiveBytes, LiveDelta, NewVersion, NumberedList, NumberedPage, Outcome, ProviderProfile,
+    Push, Reliance, Relocation, RenewedClaim, Restoration, VersionRecord, Work,
 };
 use crate::turn::Turn;
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_oneof, proptest};
@@ -522,19 +522,67 @@ fn moved_fragments_make_the_head_stale_until_a_commit_says_so() {
 }
 
 #[test]
+fn due_claims_are_given_page_by_page_each_once() {
+    let desk = Desk::new();
+    desk.push_version(1);
+    for claim in 0..8 {
+        let (index, until) = (claim % 4, Timestamp(if claim % 3 == 0 { 100 } else { 200 }));
+        let fragment = key(u64::from(claim / 4), index);
+        desk.set_holder(fragment, Some(Holding { provider: provider(index), until })).unwrap();
+    }
+    let page = |after, limit| desk.due_claims(Some(DATASET), Timestamp(300), after, limit).unwrap();
+    let all = page(None, 100);
+    assert_eq!(all.len(), 8);
+    for limit in 1..9 {
+        let (mut given, mut after) = (Vec::new(), None);
+        loop {
+            let some = page(after, limit);
+            let Some(last) = some.last() else { break };
+            after = Some(last.position());
+            given.extend(some);
+        }
+        assert_eq!(given, all, "{limit} at a time");
+    }
+    // The dataset of the last one may be gone by then.
+    let gone = DuePosition {
+        until: Timestamp(200),
+        key: FragmentKey { dataset: DatasetId([99; 32]), segment: SegmentNumber(5), index: 1 },
+    };
+    assert_eq!(page(Some(gone), 100).len(), 5, "those that end at the same time or later");
+    let other = desk.due_claims(Some(DatasetId([99; 32])), Timestamp(300), None, 9).unwrap_err();
+    assert!(matches!(other, CatalogError::NoSuchDataset { .. }), "{other}");
+}
+
+#[test]
+fn pages_are_found_by_the_segments_that_they_lie_in() {
+    let desk = Desk::new();
+    desk.push_version(1);
+    let all = |list| desk.pages(DATASET, list, 0, 0, 99).unwrap();
+    let everywhere: Vec<SegmentNumber> = desk.numbers().into_iter().map(SegmentNumber).collect();
+    for list in [NumberedList::Map, NumberedList::Versions, NumberedList::Refs] {
+        let present = all(list);
+        assert_eq!(desk.pages_in(DATASET, list, everywhere.clone()).unwrap(), present);
+        let segment = present[0].link.place.segment;
+        assert_eq!(desk.pages_in(DATASET, list, vec![segment]).unwrap(), present);
+        let others = everywhere.iter().copied().filter(|number| *number != segment).collect();
+        assert_eq!(desk.pages_in(DATASET, list, others).unwrap(), []);
+    }
+}
+
+#[test]
 fn claims_are_renewed_soonest_first_and_only_where_they_still_are() {
     let desk = Desk::new();
     desk.push_version(1);
     let later = Holding { provider: provider(0), until: Timestamp(5_000_000) };
     desk.set_holder(key(0, 0), Some(later)).unwrap();
-    assert!(desk.due_claims(Timestamp(2_000_000), 100).unwrap().is_empty());
-    let due = desk.due_claims(Timestamp(2_000_001), 100).unwrap();
+    assert!(desk.due_claims(None, Timestamp(2_000_000), None, 100).unwrap().is_empty());
+    let due = desk.due_claims(None, Timestamp(2_000_001), None, 100).unwrap();
     assert_eq!(due.len(), 7);
-    assert_eq!(desk.due_claims(Timestamp(u64::MAX), 100).unwrap().last().unwrap().holding, later);
+    assert_eq!(desk.due_claims(None, Timestamp(u64::MAX), None, 100).unwrap().last().unwrap().holding, later);
     let renew = |provider| {
         let holding = Holding { provider, until: Timestamp(9_000_000) };
         desk.renew_claims(vec![RenewedClaim { key: key(0, 1), holding }]).unwrap();
-        desk.due_claims(Timestamp(2_000_001), 100).unwrap().len()
+        desk.due_claims(None, Timestamp(2_000_001), None, 100).unwrap().len()
     };
     assert_eq!(renew(provider(7)), 7, "another provider holds it by now");
     assert_eq!(renew(provider(1)), 6);
@@ -778,7 +826,7 @@ fn a_checkpoint_restores_a_dataset_in_parts() {
     assert_eq!(desk.resolve(DATASET, "main".into()).unwrap(), old.resolve(DATASET, "main".into()).unwrap());
     assert_eq!(desk.numbers(), [0, 1]);
     assert_eq!(desk.head(DATASET).unwrap(), Some(head));
-    assert_eq!(desk.due_claims(Timestamp(1), 99).unwrap().len(), 8, "all claims are due");
+    assert_eq!(desk.due_claims(None, Timestamp(1), None, 99).unwrap().len(), 8, "all claims are due");
     let newest = Change { list: NumberedList::Map, number: 1 };
     assert_eq!(
         desk.changes(DATASET).unwrap(),
@@ -1000,8 +1048,14 @@ fn requests() -> Vec<Request> {
             lease: Some(lease),
         },
         Request::Pages { dataset: DATASET, list: NumberedList::Refs, level: 0, first: 0, last: 9 },
+        Request::PagesIn { dataset: DATASET, list: NumberedList::Refs, segments: vec![SegmentNumber(0)] },
         Request::SetHolder { key: key(0, 0), holding: Some(holding) },
-        Request::DueClaims { before: Timestamp(9), limit: 9 },
+        Request::DueClaims {
+            dataset: Some(DATASET),
+            before: Timestamp(9),
+            after: Some(DuePosition { until: Timestamp(1), key: key(0, 0) }),
+            limit: 9,
+        },
         Request::RenewClaims { claims: vec![RenewedClaim { key: key(0, 0), holding }] },
         Request::Resolve { dataset: DATASET, text: text() },
         Request::CreateRef {

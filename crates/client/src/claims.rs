@@ -12,7 +12,7 @@ use seedbank_formats::{DatasetId, PublicKey, Timestamp};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
 use seedbank_protocol::routes::CLAIMS_BATCH_MAX;
 use seedbank_transport::ClaimOutcome;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -20,9 +20,8 @@ use tokio::task::JoinSet;
 /// A pending claim is renewed when it has so long to go: half of its time.
 pub(crate) const PENDING_MARGIN_SECONDS: u64 = 12 * 60 * 60;
 
-/// Claims looked at in one round. They come soonest first, and providers that don't answer leave theirs at the front: so
-/// many that the others' still get their turn.
-pub(crate) const DUE_MAX: u32 = 100_000;
+/// Claims looked at together: what is in memory, and asked for in one transaction.
+const DUE_TOGETHER: u32 = 10_000;
 
 /// A provider that takes longer for a thousand claims is asked again by the steward.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,44 +52,90 @@ struct Tidings {
     lost: Vec<FragmentKey>,
 }
 
-/// Renews all claims of a dataset that end before `before`. Of those that have ended already and whose provider does not
-/// answer, the books are told that nobody holds the fragment.
+/// Which claims to renew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    /// Those that end before this.
+    pub(crate) before: Timestamp,
+    /// Of this dataset only.
+    pub(crate) dataset: Option<DatasetId>,
+    /// Of this provider only.
+    pub(crate) provider: Option<PublicKey>,
+}
+
+/// Renews all claims of a dataset that end before `before`.
 pub(crate) async fn renew_due(
     books: &SharedBooks,
     network: &Arc<Network>,
     dataset: DatasetId,
     before: Timestamp,
 ) -> Result<Renewed, PushError> {
+    renew(books, network, Due { before, dataset: Some(dataset), provider: None }, wall_clock()).await
+}
+
+/// Renews claims, each provider's at once with the others'. Of those that have ended already and whose provider does not
+/// answer, the books are told that nobody holds the fragment.
+pub(crate) async fn renew(
+    books: &SharedBooks,
+    network: &Arc<Network>,
+    which: Due,
+    now: Timestamp,
+) -> Result<Renewed, PushError> {
+    let Due { before, dataset, provider } = which;
     let mut total = Renewed::default();
+    // Whoever did not answer once is not waited for again.
+    let mut silent: BTreeSet<PublicKey> = BTreeSet::new();
+    let mut after = None;
     loop {
-        let due = ask(books, move |books| books.due_claims(before, DUE_MAX)).await?;
-        let is_full = due.len() == usize::try_from(DUE_MAX).unwrap_or(usize::MAX);
-        let ours = due.into_iter().filter(|claim| claim.key.dataset == dataset).collect();
-        let round = renew(books, network, ours, wall_clock()).await?;
-        total.add(round);
-        if !is_full || round.renewed == 0 {
+        let mut due = ask(books, move |books| books.due_claims(dataset, before, after, DUE_TOGETHER)).await?;
+        after = due.last().map(DueClaim::position);
+        let is_last = due.len() < usize::try_from(DUE_TOGETHER).unwrap_or(usize::MAX);
+        due.retain(|claim| provider.is_none_or(|only| claim.holding.provider == only));
+        let mut providers = JoinSet::new();
+        for (provider, claims) in by_provider(due) {
+            let (books, network, is_silent) =
+                (Arc::clone(books), Arc::clone(network), silent.contains(&provider));
+            providers.spawn(async move {
+                let renewed = if is_silent {
+                    give_up(&books, provider, &claims, now).await
+                } else {
+                    renew_at(&books, &network, provider, &claims, now).await
+                };
+                renewed.map(|renewed| (provider, renewed))
+            });
+        }
+        while let Some(renewed) = providers.join_next().await {
+            let (provider, (renewed, answered)) = renewed.map_err(|_ended| PushError::Stopped)??;
+            total.add(renewed);
+            if answered == Answered::No {
+                silent.insert(provider);
+            }
+        }
+        if is_last {
             return Ok(total);
         }
     }
 }
 
-/// Renews these claims, each provider's at once with the others'.
-pub(crate) async fn renew(
+/// Whether a provider answered all that it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    Yes,
+    No,
+}
+
+/// What becomes of claims whose provider does not answer.
+async fn give_up(
     books: &SharedBooks,
-    network: &Arc<Network>,
-    claims: Vec<DueClaim>,
+    provider: PublicKey,
+    claims: &[DueClaim],
     now: Timestamp,
-) -> Result<Renewed, PushError> {
-    let mut providers = JoinSet::new();
-    for (provider, claims) in by_provider(claims) {
-        let (books, network) = (Arc::clone(books), Arc::clone(network));
-        providers.spawn(async move { renew_at(&books, &network, provider, &claims, now).await });
-    }
-    let mut total = Renewed::default();
-    while let Some(renewed) = providers.join_next().await {
-        total.add(renewed.map_err(|_ended| PushError::Stopped)??);
-    }
-    Ok(total)
+) -> Result<(Renewed, Answered), PushError> {
+    let ended = claims.iter().filter(|claim| claim.holding.until <= now);
+    let lost: Vec<FragmentKey> = ended.map(|claim| claim.key).collect();
+    let mut total = Renewed { unanswered: (claims.len() - lost.len()) as u64, ..Renewed::default() };
+    tell(books, provider, Tidings { renewed: Vec::new(), lost }, &mut total).await?;
+    Ok((total, Answered::No))
 }
 
 async fn renew_at(
@@ -99,7 +144,7 @@ async fn renew_at(
     provider: PublicKey,
     claims: &[DueClaim],
     now: Timestamp,
-) -> Result<Renewed, PushError> {
+) -> Result<(Renewed, Answered), PushError> {
     let until = now.plus_seconds(CLAIM_SECONDS);
     let mut total = Renewed::default();
     let mut left = claims;
@@ -114,17 +159,15 @@ async fn renew_at(
             unanswered => {
                 let error = unanswered.ok().and_then(Result::err);
                 tracing::debug!(%provider, ?error, claims = left.len(), "claims not renewed");
-                let ended = left.iter().filter(|claim| claim.holding.until <= now);
-                let lost: Vec<FragmentKey> = ended.map(|claim| claim.key).collect();
-                total.unanswered += (left.len() - lost.len()) as u64;
-                tell(books, provider, Tidings { renewed: Vec::new(), lost }, &mut total).await?;
-                return Ok(total);
+                let (given_up, answered) = give_up(books, provider, left, now).await?;
+                total.add(given_up);
+                return Ok((total, answered));
             }
         };
         tell(books, provider, tidings, &mut total).await?;
         left = rest;
     }
-    Ok(total)
+    Ok((total, Answered::Yes))
 }
 
 fn tidings(claims: &[DueClaim], outcomes: Vec<ClaimOutcome>) -> Tidings {

@@ -73,6 +73,7 @@ pub(crate) fn repeatable(request: &Request) -> bool {
         | Request::SegmentsIn { .. }
         | Request::Placements { .. }
         | Request::Pages { .. }
+        | Request::PagesIn { .. }
         | Request::Changes { .. }
         | Request::MissingFragments { .. }
         | Request::DueClaims { .. }

@@ -18,6 +18,9 @@ use seedbank_formats::placement::{MapInner, MapLeaf, SegmentPlacement};
 use seedbank_formats::seal::Compression;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The books are asked about so many segments at once, so that others get their turn.
+const SEGMENTS_ASKED: usize = 1_000;
+
 /// What pages are written from, and which have been.
 pub(super) struct Lists<'a> {
     pub(super) context: &'a PushContext,
@@ -122,14 +125,11 @@ impl Lists<'_> {
         list: NumberedList,
         segments: &BTreeSet<SegmentNumber>,
     ) -> Result<BTreeSet<PageAt>, PushError> {
-        let mut found = BTreeSet::new();
-        let levels = root_level(given_out(&self.base.published, list)).map_or(0, |root| root + 1);
-        let (dataset, last) = (self.context.dataset.id, i64::MAX.unsigned_abs());
-        for level in (0..levels).filter(|_| !segments.is_empty()) {
-            let present = ask(&self.context.books, move |books| books.pages(dataset, list, level, 0, last));
-            let present = present.await?;
-            let inside = present.iter().filter(|page| segments.contains(&page.link.place.segment));
-            found.extend(inside.map(|page| PageAt { level, page: page.page }));
+        let (dataset, mut found) = (self.context.dataset.id, BTreeSet::new());
+        let segments: Vec<SegmentNumber> = segments.iter().copied().collect();
+        for some in segments.chunks(SEGMENTS_ASKED).map(<[SegmentNumber]>::to_vec) {
+            let inside = ask(&self.context.books, move |books| books.pages_in(dataset, list, some)).await?;
+            found.extend(inside.iter().map(|page| PageAt { level: page.level, page: page.page }));
         }
         Ok(found)
     }

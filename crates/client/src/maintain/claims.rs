@@ -1,10 +1,9 @@
 //! Renews our claims before they end. A provider without a claim may throw the fragment away.
 
 use super::{Maintenance, StepError};
-use crate::claims::{DUE_MAX, Renewed, renew};
+use crate::claims::{Due, Renewed, renew};
 use crate::commit::CLAIM_SECONDS;
 use crate::push::PushError;
-use seedbank_catalog::Books;
 use seedbank_formats::{PublicKey, Timestamp};
 
 /// Claims are due when less than half of their time is left: months of a provider's absence don't end one.
@@ -25,10 +24,8 @@ impl Maintenance {
     /// The same for one provider.
     pub(super) async fn renew(&self, now: Timestamp, only: Option<PublicKey>) -> Result<Renewed, StepError> {
         self.learn_addresses::<StepError>().await?;
-        let mut due =
-            self.ask::<_, StepError>(move |books| books.due_claims(due_before(now), DUE_MAX)).await?;
-        due.retain(|claim| only.is_none_or(|only| claim.holding.provider == only));
-        renew(&self.books, &self.network, due, now).await.map_err(|error| match error {
+        let which = Due { before: due_before(now), dataset: None, provider: only };
+        renew(&self.books, &self.network, which, now).await.map_err(|error| match error {
             PushError::Catalog(error) => StepError::Catalog(error),
             // Nothing but the books can fail here.
             _ => StepError::Stopped,

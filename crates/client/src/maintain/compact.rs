@@ -139,16 +139,9 @@ impl Maintenance {
         sources.sort_unstable();
         self.learn_addresses::<CompactError>().await?;
         let writing = self.begin_writing(dataset, "compaction").await?;
-        match self.move_out(&writing, sources).await {
-            Ok((moved, metadata, compacted)) => {
-                self.finish_writing(writing, &moved, metadata).await?;
-                Ok(compacted)
-            }
-            Err(error) => {
-                self.give_up(&writing).await;
-                Err(error)
-            }
-        }
+        let (moved, metadata, compacted) = self.move_out(&writing, sources).await?;
+        self.finish_writing(writing, &moved, metadata).await?;
+        Ok(compacted)
     }
 
     async fn move_out(

@@ -5,10 +5,10 @@ use super::complete::policy_of;
 use super::{Maintenance, StepError};
 use crate::commit::{Moved, rewrite};
 use crate::dataset::index_folder;
+use crate::lease::Lease;
 use crate::push::{PushContext, PushError};
 use crate::uploader::{Uploader, candidate};
 use seedbank_catalog::index::Index;
-use seedbank_catalog::records::LeaseId;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::DatasetId;
 use seedbank_formats::checkpoint::RefKind;
@@ -16,9 +16,6 @@ use seedbank_formats::keys::SigningKey;
 use seedbank_formats::segment::SegmentBuilder;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Writing takes minutes; what is left behind by a process that died pins its segments for so long.
-const LEASE_SECONDS: u64 = 6 * 60 * 60;
 
 /// What a step of refreshing did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,7 +62,7 @@ impl From<StepError> for RefreshError {
 pub(super) struct Writing {
     pub(super) context: PushContext,
     pub(super) uploader: Arc<Uploader>,
-    lease: LeaseId,
+    lease: Lease,
 }
 
 impl Maintenance {
@@ -124,26 +121,21 @@ impl Maintenance {
             // A lease is taken on a branch, which nothing here moves.
             let branch = books.refs(dataset)?.into_iter().find(|found| found.kind == RefKind::Branch);
             let branch = branch.map_or_else(|| "main".to_owned(), |branch| branch.name);
-            Ok((candidates, books.begin_push(dataset, branch, text, LEASE_SECONDS, 0)?.lease))
+            Ok((candidates, branch))
         };
-        let (candidates, lease) = self.ask::<_, RefreshError>(ask).await?;
+        let (candidates, branch) = self.ask::<_, RefreshError>(ask).await?;
         let (books, network) = (Arc::clone(&self.books), Arc::clone(&self.network));
+        let (lease, _parent) = Lease::begin(&books, &network, dataset, branch, text).await?;
         let uploader = Uploader::new(
             Arc::clone(&books),
             Arc::clone(&network),
             index,
-            lease,
+            lease.id(),
             &keys,
             policy.clone(),
             candidates,
         );
-        let uploader = match uploader {
-            Ok(uploader) => Arc::new(uploader),
-            Err(error) => {
-                self.ask::<_, RefreshError>(move |books| books.end_push(lease)).await?;
-                return Err(error.into());
-            }
-        };
+        let uploader = Arc::new(uploader?);
         let context = PushContext {
             books,
             network,
@@ -165,23 +157,9 @@ impl Maintenance {
         moved: &Moved,
         metadata: Option<SegmentBuilder>,
     ) -> Result<(), RefreshError> {
-        match rewrite(&writing.context, &writing.uploader, moved, metadata).await {
-            Ok(sealed_bytes) => {
-                tracing::info!(dataset = %writing.context.dataset.id, sealed_bytes, "head written");
-                Ok(())
-            }
-            Err(error) => {
-                self.give_up(&writing).await;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Ends the lease without a commit.
-    pub(super) async fn give_up(&self, writing: &Writing) {
-        let lease = writing.lease;
-        if let Err(error) = self.ask::<_, RefreshError>(move |books| books.end_push(lease)).await {
-            tracing::warn!(%error, "lease not ended; it runs out by itself");
-        }
+        let sealed_bytes = rewrite(&writing.context, &writing.uploader, moved, metadata).await?;
+        writing.lease.forget();
+        tracing::info!(dataset = %writing.context.dataset.id, sealed_bytes, "head written");
+        Ok(())
     }
 }

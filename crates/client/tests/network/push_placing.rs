@@ -164,7 +164,7 @@ async fn a_provider_that_goes_away_before_claims_are_confirmed_is_asked_again() 
     let report = world.push_in(&context, &options(&source), progress).await.unwrap();
     assert!(report.heads >= 4);
     let soon = world.now().plus_seconds(48 * 60 * 60);
-    let due = world.books.due_claims(soon, 1000).unwrap();
+    let due = world.books.due_claims(None, soon, None, 1000).unwrap();
     assert!(due.iter().all(|claim| claim.holding.provider == leaving), "{due:?}");
     assert_eq!(!due.is_empty(), report.holders.contains(&leaving));
     assert_eq!(world.check_from_head(&source).await, report.version);

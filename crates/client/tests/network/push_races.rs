@@ -68,7 +68,7 @@ async fn a_push_that_was_cut_short_goes_on_where_it_was() {
     // What earlier runs stored is confirmed as well.
     let soon = world.now().plus_seconds(48 * 60 * 60);
     let committed: Vec<_> = world.segments().iter().map(|segment| segment.number).collect();
-    let due = world.books.due_claims(soon, 1000).unwrap();
+    let due = world.books.due_claims(None, soon, None, 1000).unwrap();
     assert!(!due.iter().any(|claim| committed.contains(&claim.key.segment)), "{due:?}");
 }
 
@@ -117,7 +117,7 @@ async fn what_a_push_left_too_long_ago_is_sent_again() {
     cut_before_the_commit(&world, &source).await;
     // A day later: the claims of one segment have ended, and the providers have thrown it away.
     let soon = wall_clock().plus_seconds(1);
-    let due = world.books.due_claims(world.now().plus_seconds(48 * 60 * 60), 1000).unwrap();
+    let due = world.books.due_claims(None, world.now().plus_seconds(48 * 60 * 60), None, 1000).unwrap();
     let segment = due[0].key.segment;
     for claim in due.into_iter().filter(|claim| claim.key.segment == segment) {
         world.network.release(&claim.holding.provider, &[claim.fragment]).await.unwrap();

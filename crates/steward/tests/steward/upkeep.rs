@@ -18,7 +18,7 @@ fn write_tree(folder: &Path, name: &str, seed: u64) -> PathBuf {
 /// How many fragments each provider holds by the books.
 fn holdings(world: &World) -> BTreeMap<PublicKey, usize> {
     let mut holdings = BTreeMap::new();
-    for claim in world.books.due_claims(wall_clock().plus_seconds(1 << 30), 10_000).unwrap() {
+    for claim in world.books.due_claims(None, wall_clock().plus_seconds(1 << 30), None, 10_000).unwrap() {
         *holdings.entry(claim.holding.provider).or_default() += 1;
     }
     holdings
@@ -76,7 +76,7 @@ async fn what_a_provider_does_not_have_any_more_is_noticed_and_completed() {
     let pushed = world.push(&tree).await;
     let (key, count) = holdings(&world).into_iter().next().unwrap();
     // It throws away what nobody claims.
-    let claims = world.books.due_claims(wall_clock().plus_seconds(1 << 30), 10_000).unwrap();
+    let claims = world.books.due_claims(None, wall_clock().plus_seconds(1 << 30), None, 10_000).unwrap();
     let fragments: Vec<_> =
         claims.iter().filter(|claim| claim.holding.provider == key).map(|claim| claim.fragment).collect();
     world.network.release(&key, &fragments).await.unwrap();
