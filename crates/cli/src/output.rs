@@ -1,9 +1,11 @@
 //! What people and scripts see: data on standard output (text, or JSON with `--json`), talk on standard error, and four
 //! exit codes.
 
+mod rows;
 mod table;
 mod units;
 
+pub(crate) use rows::Rows;
 pub(crate) use table::{Align, table};
 pub(crate) use units::{ParseBytesError, bytes, count, duration, parse_bytes, rate};
 
@@ -95,6 +97,11 @@ impl Output {
         };
         let mut out = io::stdout().lock();
         seen_enough(writeln!(out, "{}", written.trim_end_matches('\n')).and_then(|()| out.flush()))
+    }
+
+    /// Begins a result of any number of rows, which are printed as they come.
+    pub(crate) fn rows(self) -> Rows<io::Stdout> {
+        Rows::new(io::stdout(), self.format)
     }
 
     /// Says something to the person who waits.

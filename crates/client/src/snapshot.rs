@@ -25,8 +25,11 @@ pub struct Snapshot {
     pub root: ChildPlace,
 }
 
-/// The entries of a version, one after another.
-pub struct Listing(EntryWalk);
+/// The entries of a version, or those at and below one path, one after another. Memory is a few pages.
+pub struct Listing {
+    walk: EntryWalk,
+    below: Option<TreePath>,
+}
 
 impl Listing {
     /// The next path and what it is.
@@ -34,7 +37,13 @@ impl Listing {
     /// # Errors
     /// [`ReadError`].
     pub async fn next(&mut self) -> Result<Option<(TreePath, Entry)>, ReadError> {
-        Ok(self.0.next().await?.map(|located| (located.path, located.entry)))
+        while let Some(located) = self.walk.next().await? {
+            let path = located.path;
+            if self.below.as_ref().is_none_or(|folder| path == *folder || path.is_below(folder)) {
+                return Ok(Some((path, located.entry)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -98,7 +107,14 @@ impl Snapshot {
     /// All entries in order.
     #[must_use]
     pub fn entries(&self, reader: &Arc<Reader>) -> Listing {
-        Listing(EntryWalk::new(reader, &self.version.tree, self.root))
+        Listing { walk: EntryWalk::new(reader, &self.version.tree, self.root), below: None }
+    }
+
+    /// The entry at a path, or those below it if it is a folder. Reads no pages but those that may have such.
+    #[must_use]
+    pub fn entries_at(&self, reader: &Arc<Reader>, path: TreePath) -> Listing {
+        let prefix = path.to_string();
+        Listing { walk: EntryWalk::below(reader, &self.version.tree, self.root, prefix), below: Some(path) }
     }
 
     /// Placements of every segment that holds something of this version, pages included. Reads the whole tree and all

@@ -9,6 +9,7 @@ use seedbank_catalog::Books;
 use seedbank_client::home_dataset::HOME_DATASET_NAME;
 use seedbank_formats::DatasetId;
 use seedbank_formats::path::TreePath;
+use seedbank_formats::tree::Entry;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -77,40 +78,46 @@ struct FileLine {
 }
 
 pub(super) async fn list_files(app: &App, name: &str) -> anyhow::Result<()> {
-    use seedbank_formats::tree::Entry;
     let target = Target::parse(name)?;
     let below = target.path.clone().filter(|path| !path.is_empty());
     let below = below.map(|path| TreePath::parse(path.trim_end_matches('/'))).transpose()?;
     let opened = open(app, &target).await?;
-    let mut lines = Vec::new();
-    let mut listed = opened.snapshot.entries(&opened.reader);
+    let mut listed = match &below {
+        Some(path) => opened.snapshot.entries_at(&opened.reader, path.clone()),
+        None => opened.snapshot.entries(&opened.reader),
+    };
+    // Line by line: a version may have more files than fit into memory, and whoever reads may soon have seen enough.
+    let mut rows = app.output.rows();
     while let Some((path, entry)) = listed.next().await? {
-        if below.as_ref().is_some_and(|folder| path != *folder && !path.is_below(folder)) {
-            continue;
+        if rows.push(&FileLine::new(&path, &entry), FileLine::text)?.is_break() {
+            return Ok(());
         }
-        let (kind, executable, sha256, link) = match &entry {
+    }
+    if let (true, Some(path)) = (rows.is_empty(), below) {
+        bail!("no such path in this version: {path}");
+    }
+    rows.finish()?;
+    Ok(())
+}
+
+impl FileLine {
+    fn new(path: &TreePath, entry: &Entry) -> FileLine {
+        let (kind, executable, sha256, target) = match entry {
             Entry::File { executable, sha256, .. } => ("file", *executable, Some(sha256.to_string()), None),
             Entry::Folder => ("folder", false, None, None),
             Entry::Symlink { target } => ("symlink", false, None, Some(target.clone())),
         };
-        let path = path.to_string();
-        lines.push(FileLine { path, kind, bytes: entry.size(), executable, sha256, target: link });
+        FileLine { path: path.to_string(), kind, bytes: entry.size(), executable, sha256, target }
     }
-    if let (true, Some(folder)) = (lines.is_empty(), below) {
-        bail!("no such path in this version: {folder}");
-    }
-    app.output.data(&lines, |lines| {
-        let line = |line: &FileLine| {
-            let mark = match (line.kind, &line.target) {
-                ("symlink", Some(target)) => format!("{} -> {target}", line.path),
-                ("folder", _) => format!("{}/", line.path),
-                _ => line.path.clone(),
-            };
-            format!("{:>12}  {mark}", line.bytes)
+
+    fn text(&self) -> String {
+        let mark = match (self.kind, &self.target) {
+            ("symlink", Some(target)) => format!("{} -> {target}", self.path),
+            ("folder", _) => format!("{}/", self.path),
+            _ => self.path.clone(),
         };
-        lines.iter().map(line).collect::<Vec<_>>().join("\n")
-    })?;
-    Ok(())
+        format!("{:>12}  {mark}", self.bytes)
+    }
 }
 
 #[derive(Serialize)]
