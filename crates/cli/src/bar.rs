@@ -37,6 +37,10 @@ impl Bar {
     }
 
     fn tell(&self) {
+        // For a million small files, words that nobody sees would take a good part of the time.
+        if self.bar.is_hidden() {
+            return;
+        }
         let (files, total) = (self.files.load(Ordering::Relaxed), self.files_total.load(Ordering::Relaxed));
         let fresh = self.fresh.load(Ordering::Relaxed);
         let files = format!("{files}/{total} files");

@@ -5,14 +5,18 @@
 //! thrown away or written by an older build at any time, so nothing here fails: a cache that can't be read is one that
 //! knows nothing, and what can't be written is read again next time.
 //!
+//! Lookups are quick when they come in the order of paths, as those of a walk do: rows that follow are read ahead, so that
+//! a million files take a thousand queries.
+//!
 //! A file that was written to just before it was read is not remembered (git calls it *racy*): a second write inside
 //! the same tick of the disk's clock would leave the same times.
 
+use std::collections::VecDeque;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, params};
 use seedbank_formats::path::TreePath;
 use seedbank_formats::tree::{Entry, TreePage};
 use seedbank_formats::{DatasetId, Timestamp};
@@ -29,8 +33,8 @@ const SCHEMA_VERSION: i64 = 1;
 /// Rows per transaction: one sync of the log for all of them, and little to lose.
 const BATCH_ROWS: usize = 2_000;
 
-/// Lookups per read transaction: taking a lock for each would cost more than the lookup.
-const BATCH_LOOKUPS: u32 = 2_000;
+/// Rows read ahead at once: half a megabyte at most. It begins with one and doubles, since a lookup may be the only one.
+const AHEAD_ROWS_MAX: usize = 1_024;
 
 /// How long another process may hold the cache before we go on without it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,6 +78,56 @@ struct Row {
     entry: Option<Vec<u8>>,
 }
 
+/// A row that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    path: Vec<u8>,
+    stamp: FileStamp,
+    executable: bool,
+    entry: Vec<u8>,
+}
+
+/// All rows of a dataset over a stretch of paths, less those behind the last lookup.
+#[derive(Debug)]
+struct Ahead {
+    dataset: DatasetId,
+    /// Where the stretch begins: nothing is known of what is before.
+    from: Vec<u8>,
+    rows: VecDeque<Known>,
+    /// The last path of the stretch; `None`: it goes on to the end.
+    to: Option<Vec<u8>>,
+    /// How many rows were asked for.
+    limit: usize,
+}
+
+impl Ahead {
+    fn covers(&self, dataset: DatasetId, path: &[u8]) -> bool {
+        self.dataset == dataset
+            && self.from.as_slice() <= path
+            && self.to.as_ref().is_none_or(|to| path <= to.as_slice())
+    }
+
+    /// Goes to a path that is covered: forgets the rows before it.
+    fn go_to(&mut self, path: &[u8]) {
+        while self.rows.front().is_some_and(|row| row.path.as_slice() < path) {
+            self.rows.pop_front();
+        }
+        self.from.clear();
+        self.from.extend_from_slice(path);
+    }
+
+    /// How many rows to read for a path that is not covered: more if lookups went through half of these at least, and go
+    /// on behind them.
+    fn next_limit(&self, dataset: DatasetId, path: &[u8]) -> usize {
+        let goes_on = self.dataset == dataset && self.to.as_ref().is_some_and(|to| to.as_slice() < path);
+        if goes_on && self.rows.len() <= 1 + self.limit / 2 {
+            (self.limit * 2).min(AHEAD_ROWS_MAX)
+        } else {
+            1
+        }
+    }
+}
+
 /// The cache. See the module.
 #[derive(Debug)]
 pub struct FileCache {
@@ -82,8 +136,10 @@ pub struct FileCache {
     connection: Option<Connection>,
     /// Rows to write with the next batch.
     pending: Vec<Row>,
-    /// Lookups in the open read transaction; 0: none is open.
-    lookups: u32,
+    /// Rows that were read ahead.
+    ahead: Option<Ahead>,
+    /// How often rows were read.
+    queries: u64,
 }
 
 impl FileCache {
@@ -96,13 +152,13 @@ impl FileCache {
             .or_else(|error| if is_busy(&error) { Err(error) } else { replace(&file, &error) })
             .inspect_err(|error| warn!(file = %file.display(), %error, "going on without a file cache"))
             .ok();
-        FileCache { file, connection, pending: Vec::new(), lookups: 0 }
+        FileCache { file, connection, pending: Vec::new(), ahead: None, queries: 0 }
     }
 
     /// A cache that knows nothing and remembers nothing: every file is read.
     #[must_use]
     pub fn none() -> FileCache {
-        FileCache { file: PathBuf::new(), connection: None, pending: Vec::new(), lookups: 0 }
+        FileCache { file: PathBuf::new(), connection: None, pending: Vec::new(), ahead: None, queries: 0 }
     }
 
     /// The entry of this file, as it was given to [`FileCache::remember`], if the file is in the same state.
@@ -116,14 +172,29 @@ impl FileCache {
         stamp: &FileStamp,
         executable: bool,
     ) -> Option<Entry> {
-        let connection = self.connection.as_ref()?;
-        let found = begin_lookup(connection, &mut self.lookups)
-            .and_then(|()| find(connection, dataset, path, stamp, executable));
-        let found = found.unwrap_or_else(|error| {
+        let path = path.as_os_str().as_encoded_bytes();
+        if let Err(error) = self.go_to(dataset, path) {
             self.recover(&error);
-            None
-        });
-        found.and_then(|bytes| decode(&bytes)).filter(|entry| entry.size() == stamp.size)
+        }
+        let known = self.ahead.as_ref()?.rows.front().filter(|known| known.path == path)?;
+        let is_same = known.stamp == *stamp && known.executable == executable;
+        let entry = if is_same { decode(&known.entry) } else { None };
+        entry.filter(|entry| entry.size() == stamp.size)
+    }
+
+    /// Has the rows from a path on at hand.
+    fn go_to(&mut self, dataset: DatasetId, path: &[u8]) -> rusqlite::Result<()> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let ahead = match self.ahead.take() {
+            Some(ahead) if ahead.covers(dataset, path) => ahead,
+            other => {
+                let limit = other.map_or(1, |ahead| ahead.next_limit(dataset, path));
+                self.queries += 1;
+                read_ahead(connection, dataset, path, limit)?
+            }
+        };
+        self.ahead.insert(ahead).go_to(path);
+        Ok(())
     }
 
     /// Notes what a file held. `read_started` is when its reading began.
@@ -160,8 +231,8 @@ impl FileCache {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        let written = end_lookups(connection, &mut self.lookups).and_then(|()| write(connection, &rows));
-        if let Err(error) = written {
+        self.ahead = None;
+        if let Err(error) = write(connection, &rows) {
             self.recover(&error);
         }
     }
@@ -185,7 +256,7 @@ impl FileCache {
             return;
         }
         self.connection = None;
-        self.lookups = 0;
+        self.ahead = None;
         self.pending.clear();
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -267,54 +338,37 @@ fn delete(file: &Path) {
 }
 
 const FIND: &str = "
-    SELECT entry FROM file
-    WHERE dataset = ?1 AND path = ?2 AND size = ?3 AND mtime_ns = ?4 AND ctime_ns = ?5 AND inode = ?6 AND device = ?7
-        AND executable = ?8";
+    SELECT path, size, mtime_ns, ctime_ns, inode, device, executable, entry FROM file
+    WHERE dataset = ?1 AND path >= ?2 ORDER BY path LIMIT ?3";
 const PUT: &str = "INSERT OR REPLACE INTO file VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const FORGET: &str = "DELETE FROM file WHERE dataset = ?1 AND path = ?2";
 
-/// Keeps lookups in one read transaction for a while.
-fn begin_lookup(connection: &Connection, lookups: &mut u32) -> rusqlite::Result<()> {
-    if *lookups >= BATCH_LOOKUPS {
-        end_lookups(connection, lookups)?;
-    }
-    if *lookups == 0 {
-        connection.prepare_cached("BEGIN")?.execute([])?;
-    }
-    *lookups += 1;
-    Ok(())
-}
-
-fn end_lookups(connection: &Connection, lookups: &mut u32) -> rusqlite::Result<()> {
-    if std::mem::take(lookups) > 0 {
-        connection.prepare_cached("COMMIT")?.execute([])?;
-    }
-    Ok(())
-}
-
-fn find(
+/// Reads the row of a path, if there is one, and those that follow.
+fn read_ahead(
     connection: &Connection,
     dataset: DatasetId,
-    path: &Path,
-    stamp: &FileStamp,
-    executable: bool,
-) -> rusqlite::Result<Option<Vec<u8>>> {
-    connection
-        .prepare_cached(FIND)?
-        .query_row(
-            params![
-                dataset.0,
-                path.as_os_str().as_encoded_bytes(),
-                stamp.size.cast_signed(),
-                stamp.mtime_ns,
-                stamp.ctime_ns,
-                stamp.inode.cast_signed(),
-                stamp.device.cast_signed(),
-                executable,
-            ],
-            |row| row.get(0),
-        )
-        .optional()
+    path: &[u8],
+    limit: usize,
+) -> rusqlite::Result<Ahead> {
+    let mut find = connection.prepare_cached(FIND)?;
+    let rows = find.query_map(params![dataset.0, path, limit], |row| {
+        let unsigned = |index| row.get::<_, i64>(index).map(i64::cast_unsigned);
+        Ok(Known {
+            path: row.get(0)?,
+            stamp: FileStamp {
+                size: unsigned(1)?,
+                mtime_ns: row.get(2)?,
+                ctime_ns: row.get(3)?,
+                inode: unsigned(4)?,
+                device: unsigned(5)?,
+            },
+            executable: row.get(6)?,
+            entry: row.get(7)?,
+        })
+    })?;
+    let rows: VecDeque<Known> = rows.collect::<rusqlite::Result<_>>()?;
+    let to = rows.back().filter(|_| rows.len() == limit).map(|row| row.path.clone());
+    Ok(Ahead { dataset, from: path.to_vec(), rows, to, limit })
 }
 
 fn write(connection: &mut Connection, rows: &[Row]) -> rusqlite::Result<()> {
@@ -546,6 +600,51 @@ mod tests {
         cache.flush();
         assert_eq!(lookup(&mut cache, "/a"), None);
         assert_eq!(lookup(&mut FileCache::none(), "/a"), None);
+    }
+
+    fn remember_numbers(cache: &mut FileCache, numbers: impl Iterator<Item = u32>) {
+        numbers.for_each(|number| remember(cache, &format!("/{number:06}")));
+        cache.flush();
+    }
+
+    #[test]
+    fn lookups_in_order_take_few_queries_however_many_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = FileCache::open(folder.path());
+        remember_numbers(&mut cache, (0..20_000).step_by(2));
+        // Every second one is unknown.
+        let known = (0..20_000).filter(|number| lookup(&mut cache, &format!("/{number:06}")).is_some());
+        assert_eq!(known.count(), 10_000);
+        assert!(cache.queries < 30, "{} queries", cache.queries);
+        assert!((0..1_000).all(|number| lookup(&mut cache, &format!("/later/{number:06}")).is_none()));
+        assert!(cache.queries < 30, "nothing comes after, {} queries", cache.queries);
+    }
+
+    #[test]
+    fn lookups_here_and_there_read_little_more_than_they_ask_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = FileCache::open(folder.path());
+        remember_numbers(&mut cache, 0..2_000);
+        for step in 0..2_000 {
+            let number = step * 617 % 2_000;
+            assert!(lookup(&mut cache, &format!("/{number:06}")).is_some(), "{number}");
+            let ahead = cache.ahead.as_ref().unwrap();
+            assert!(ahead.rows.len() <= 4, "{} rows for a lookup here and there", ahead.rows.len());
+        }
+    }
+
+    #[test]
+    fn same_path_may_be_asked_for_again_and_after_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cache = FileCache::open(folder.path());
+        remember_numbers(&mut cache, 0..10);
+        for _ in 0..3 {
+            assert!(lookup(&mut cache, "/000003").is_some());
+            assert!(lookup(&mut cache, "/000003x").is_none());
+        }
+        remember(&mut cache, "/000003x");
+        cache.flush();
+        assert!(lookup(&mut cache, "/000003x").is_some());
     }
 
     #[test]

@@ -315,6 +315,12 @@ impl Filter {
         Ok(Filter { includes: parse(includes)?, excludes: parse(excludes)? })
     }
 
+    /// Whether there are no patterns, so that every path is kept.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.includes.is_empty() && self.excludes.is_empty()
+    }
+
     /// Whether the command is about this path. Patterns that match a folder above it count.
     #[must_use]
     pub fn keeps(&self, path: &str, kind: PathKind) -> bool {

@@ -1,5 +1,7 @@
 //! Walks what is pushed, reads the files that may have changed, and builds the tree.
 //!
+//! The walk runs on a thread of its own, a little ahead: it waits for the disk, and this one for hashes.
+//!
 //! A file that the cache knows is not read, and whether its content is stored is not asked either, until its leaf of the
 //! tree is finished: most leaves are those of the version that the push builds on, and then all below is there. Of a new
 //! leaf every file is looked up, and read after all if something of it is gone.
@@ -11,19 +13,25 @@ use crate::network::wall_clock;
 use crate::progress::{Progress, Silent};
 use crate::push::{PushError, PushOptions, Rehash, Stream};
 use crate::reader::ReadError;
-use crate::scan::{CaseCollisions, FileStamp, ReadStableError, Scan, Scanned, What, read_stable};
+use crate::scan::{CaseCollisions, FileStamp, ReadStableError, Scan, ScanError, Scanned, What, read_stable};
 use seedbank_catalog::records::Reliance;
 use seedbank_formats::layout::ChildPlace;
 use seedbank_formats::pages::PageId;
 use seedbank_formats::path::TreePath;
 use seedbank_formats::tree::{Content, Entry, TreeBuilder, TreePage, TreeRoot};
 use seedbank_formats::{DatasetId, Timestamp};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 /// Of files from this length on, the manifest of their last version is read, so that only pages of it are written that
 /// differ: below, it has so few pages that asking costs more.
 const MANIFEST_COMPARED_BYTES: u64 = 128 * 1024 * 1024;
+
+/// Entries handed from the walk to the reading at once: waking a thread costs as much as many entries.
+const BATCH_ENTRIES: usize = 256;
+
+/// Batches that wait: half a megabyte.
+const BATCHES_AHEAD: usize = 4;
 
 /// The reading half of a push.
 pub(crate) struct Intake<'a, O> {
@@ -34,8 +42,10 @@ pub(crate) struct Intake<'a, O> {
     cache: FileCache,
     rehash: Rehash,
     progress: &'a dyn Progress,
-    /// Files of the open leaf that were not read, and where they are.
-    unread: BTreeMap<TreePath, PathBuf>,
+    /// The entries of the open leaf of the tree.
+    leaf: Vec<(TreePath, Entry)>,
+    /// Where those of them are that were not read; `None` of the others.
+    unread: Vec<Option<PathBuf>>,
 }
 
 /// A tree all of whose pages are stored or used again.
@@ -57,20 +67,21 @@ impl<'a, O: Outlet> Intake<'a, O> {
         rehash: Rehash,
         progress: &'a dyn Progress,
     ) -> Intake<'a, O> {
-        let unread = BTreeMap::new();
-        Intake { ingest, dataset, base, relies_on: None, cache, rehash, progress, unread }
+        let (leaf, unread) = (Vec::new(), Vec::new());
+        Intake { ingest, dataset, base, relies_on: None, cache, rehash, progress, leaf, unread }
     }
 
     /// Takes in everything below the source. Data that was not stored has left through the outlet, but for what is in the
     /// open segments.
     pub(crate) fn take_in(&mut self, options: &PushOptions) -> Result<TakenIn, PushError> {
+        let scan = Scan::new(&options.source, &options.filter, CaseCollisions::Refuse)?;
         let mut builder = TreeBuilder::new();
-        for scanned in Scan::new(&options.source, &options.filter, CaseCollisions::Refuse)? {
+        ahead(scan, |scanned| {
             self.ingest.check()?;
             let Scanned { path, disk_path, what } = scanned?;
-            let entry = self.entry(&path, disk_path, what)?;
-            self.add(&mut builder, &path, &entry)?;
-        }
+            let (entry, unread) = self.entry(&path, disk_path, what)?;
+            self.add(&mut builder, path, entry, unread)
+        })?;
         self.finish(builder)
     }
 
@@ -87,37 +98,44 @@ impl<'a, O: Outlet> Intake<'a, O> {
         let entry =
             Entry::File { executable: false, size: read.size, sha256: read.sha256, content: read.content };
         let mut builder = TreeBuilder::new();
-        self.add(&mut builder, &path, &entry)?;
+        self.add(&mut builder, path, entry, None)?;
         self.finish(builder)
     }
 
-    fn add(&mut self, builder: &mut TreeBuilder, path: &TreePath, entry: &Entry) -> Result<(), PushError> {
-        let mut failed = None;
-        builder.push(path, entry, &mut |id, bytes: Vec<u8>| {
-            if failed.is_none() {
-                failed = self.page(id, &bytes).err();
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
+    /// Adds an entry; `unread` is where its file is, if that was not read.
+    fn add(
+        &mut self,
+        builder: &mut TreeBuilder,
+        path: TreePath,
+        entry: Entry,
+        unread: Option<PathBuf>,
+    ) -> Result<(), PushError> {
+        let mut finished = Vec::new();
+        builder.push(&path, &entry, &mut |id, bytes| finished.push((id, bytes)))?;
+        self.leaf.push((path, entry));
+        self.unread.push(unread);
+        finished.iter().try_for_each(|(id, bytes)| self.page(*id, bytes))
     }
 
     fn finish(&mut self, builder: TreeBuilder) -> Result<TakenIn, PushError> {
-        let mut failed = None;
-        let root = builder.finish(&mut |id, bytes: Vec<u8>| {
-            if failed.is_none() {
-                failed = self.page(id, &bytes).err();
-            }
-        });
-        failed.map_or(Ok(()), Err)?;
+        let mut finished = Vec::new();
+        let root = builder.finish(&mut |id, bytes| finished.push((id, bytes)));
+        finished.iter().try_for_each(|(id, bytes)| self.page(*id, bytes))?;
         self.cache.flush();
         let place = self.ingest.tree_page_place(&root.page).ok_or(PushError::Unplaced(root.page))?;
         Ok(TakenIn { root, place, base: self.base.take(), relies_on: self.relies_on })
     }
 
-    fn entry(&mut self, path: &TreePath, disk_path: PathBuf, what: What) -> Result<Entry, PushError> {
+    /// What stands at a path, and where it is if it was not read.
+    fn entry(
+        &mut self,
+        path: &TreePath,
+        disk_path: PathBuf,
+        what: What,
+    ) -> Result<(Entry, Option<PathBuf>), PushError> {
         let (stamp, executable) = match what {
-            What::EmptyFolder => return Ok(Entry::Folder),
-            What::Symlink { target } => return Ok(Entry::Symlink { target }),
+            What::EmptyFolder => return Ok((Entry::Folder, None)),
+            What::Symlink { target } => return Ok((Entry::Symlink { target }, None)),
             What::File { stamp, executable } => (stamp, executable),
         };
         let known = match self.rehash {
@@ -127,8 +145,7 @@ impl<'a, O: Outlet> Intake<'a, O> {
         if let Some(entry) = known {
             self.ingest.counts.bytes_deduplicated += entry.size();
             self.progress.advance(1, entry.size());
-            self.unread.insert(path.clone(), disk_path);
-            return Ok(entry);
+            return Ok((entry, Some(disk_path)));
         }
         if stamp.size >= MANIFEST_COMPARED_BYTES
             && let Some((root, place)) = self.ask_base(|base| base.manifest(path))
@@ -136,7 +153,7 @@ impl<'a, O: Outlet> Intake<'a, O> {
         {
             self.ingest.reuse_manifest(pages);
         }
-        self.read_file(&disk_path, self.progress)
+        Ok((self.read_file(&disk_path, self.progress)?, None))
     }
 
     /// Asks what the version before has. When it can't be read any more, the push goes on without it.
@@ -159,28 +176,29 @@ impl<'a, O: Outlet> Intake<'a, O> {
 
     /// Stores a finished page of the tree, unless the version before has it.
     fn page(&mut self, id: PageId, bytes: &[u8]) -> Result<(), PushError> {
-        let page = TreePage::decode(bytes).expect("a page that the builder just encoded");
+        const BUILT: &str = "a page that the builder just encoded";
+        let (page, mut unread) = match TreePage::level_of(bytes).expect(BUILT) {
+            0 => (TreePage::Leaf(std::mem::take(&mut self.leaf)), std::mem::take(&mut self.unread)),
+            _ => (TreePage::decode(bytes).expect(BUILT), Vec::new()),
+        };
         let (level, first) = (page.level(), first_path(&page));
         let there = self.ask_base(|base| base.tree_page(id, level, first));
         if let Some(place) = there {
             self.ingest.reuse_tree_page(id, &page, place);
-        } else {
-            if let TreePage::Leaf(entries) = &page {
-                for (path, entry) in entries {
-                    self.provide(path, entry)?;
-                }
+            return Ok(());
+        }
+        if let TreePage::Leaf(entries) = &page {
+            for ((path, entry), unread) in entries.iter().zip(&mut unread) {
+                self.provide(path, entry, unread.take())?;
             }
-            self.ingest.store_tree_page(id, bytes, &page)?;
         }
-        if let TreePage::Leaf(_) = page {
-            self.unread.clear();
-        }
-        Ok(())
+        self.ingest.store_tree_page(id, bytes, &page)
     }
 
-    /// Sees to it that everything that an entry of a new leaf names is stored.
-    fn provide(&mut self, path: &TreePath, entry: &Entry) -> Result<(), PushError> {
-        if let Some(disk_path) = self.unread.remove(path)
+    /// Sees to it that everything that an entry of a new leaf names is stored. `unread` is where its file is, if that was
+    /// not read.
+    fn provide(&mut self, path: &TreePath, entry: &Entry, unread: Option<PathBuf>) -> Result<(), PushError> {
+        if let Some(disk_path) = unread
             && !self.is_stored(path, entry)?
         {
             self.ingest.counts.bytes_deduplicated -= entry.size();
@@ -262,6 +280,26 @@ impl<'a, O: Outlet> Intake<'a, O> {
         let entry = Entry::File { executable, size: read.size, sha256: read.sha256, content: read.content };
         Ok((entry, stamp, started))
     }
+}
+
+/// Takes what a scan finds, in its order, while the scan goes on in a thread of its own.
+fn ahead(
+    mut scan: Scan<'_>,
+    mut take: impl FnMut(Result<Scanned, ScanError>) -> Result<(), PushError>,
+) -> Result<(), PushError> {
+    let (found, batches) = sync_channel(BATCHES_AHEAD);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            loop {
+                let batch: Vec<_> = scan.by_ref().take(BATCH_ENTRIES).collect();
+                // Nobody listens any more when the push has failed.
+                if batch.is_empty() || found.send(batch).is_err() {
+                    break;
+                }
+            }
+        });
+        batches.into_iter().flatten().try_for_each(&mut take)
+    })
 }
 
 /// The first path of a page or below it; an empty tree has none.

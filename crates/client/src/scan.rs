@@ -1,26 +1,25 @@
 //! Walks a folder that is to be pushed, and reads its files without being fooled by a change.
 //!
 //! Entries come in the order of the version tree, which is the byte order of whole paths (`a-b` before `a/b`), so that
-//! the tree can be built in one pass; memory holds the names of the folders on the way down and nothing else. Symlinks
-//! are entries, never followed. What a dataset can't hold (a socket, a name that is not UTF-8, a link out of the tree)
-//! is an error that names it, and the walk goes on after it, so that a first pass can list all of them.
+//! the tree can be built in one pass. Memory holds the names that are still to come of the folders on the way down and
+//! nothing else: a folder of a million names takes a million names. Symlinks are entries, never followed. What a dataset
+//! can't hold (a socket, a name that is not UTF-8, a link out of the tree) is an error that names it, and the walk goes on
+//! after it, so that a first pass can list all of them.
 //!
 //! There is no snapshot: a file that appears or goes while the walk runs may be missed. One that changes while it is
 //! read is noticed, see [`StableFile`].
 
+mod folder;
 mod stable_file;
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
-use seedbank_formats::path::{PathError, TargetError, TreePath, fold_case};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat};
+use seedbank_formats::path::{PathError, TargetError, TreePath};
 
+use folder::{Child, ChildKind, Found, FoundKind, ReadFolder, case_collisions, open_folder};
 pub use stable_file::{ReadStableError, StableFile, read_stable};
 
 use crate::glob::{Filter, PathKind};
@@ -52,22 +51,25 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    fn of(metadata: &Metadata) -> FileStamp {
-        let nanoseconds =
-            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+    fn of(stat: &Stat) -> FileStamp {
+        let nanoseconds = |seconds: i64, rest| {
+            let rest = i64::try_from(rest).unwrap_or(i64::MAX);
+            seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+        };
         FileStamp {
-            size: metadata.size(),
-            mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
+            // No system tells a negative one.
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+            inode: stat.st_ino,
+            device: stat.st_dev,
         }
     }
 }
 
 /// Whether the owner may execute the file: the one permission a dataset keeps.
-fn is_executable(metadata: &Metadata) -> bool {
-    metadata.mode() & 0o100 != 0
+fn is_executable(stat: &Stat) -> bool {
+    stat.st_mode & 0o100 != 0
 }
 
 /// One entry of a walked folder.
@@ -225,6 +227,13 @@ impl Totals {
             What::Symlink { .. } | What::EmptyFolder => self.others += 1,
         }
     }
+
+    /// With files that are as large as those so far.
+    fn with_more_files(self, more: u64) -> Totals {
+        let files = self.files.saturating_add(more);
+        let bytes = u128::from(self.bytes) * u128::from(files) / u128::from(self.files.max(1));
+        Totals { files, bytes: u64::try_from(bytes).unwrap_or(u64::MAX), ..self }
+    }
 }
 
 /// A walk over a folder or a single file, in tree order.
@@ -238,6 +247,10 @@ pub struct Scan<'a> {
     open: Vec<OpenFolder>,
     /// What is to be reported before the walk goes on, last first.
     problems: Vec<ScanError>,
+    /// How many more files are looked at; `None`: all.
+    looks_left: Option<u64>,
+    /// Files that were not looked at.
+    passed_over: u64,
 }
 
 #[derive(Debug)]
@@ -247,26 +260,23 @@ struct OpenFolder {
     path: String,
     /// What is still to come, last first.
     children: Vec<Child>,
+    /// Through which its files are looked at, so that the system need not come down from the root for each. Only the
+    /// innermost folder has one: a tree may be deeper than a process may have files open.
+    descriptor: Option<OwnedFd>,
 }
 
-#[derive(Debug)]
-struct Child {
-    name: String,
-    kind: ChildKind,
-}
+impl OpenFolder {
+    fn new(disk_path: PathBuf, path: String, children: Vec<Child>) -> OpenFolder {
+        OpenFolder { disk_path, path, children, descriptor: None }
+    }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChildKind {
-    Folder,
-    EmptyFolder,
-    Other,
-}
-
-impl Child {
-    /// Compares as the paths inside do: what is in folder `a` starts with `a/`.
-    fn sort_key(&self) -> impl Iterator<Item = u8> {
-        let slash = (self.kind == ChildKind::Folder).then_some(b'/');
-        self.name.bytes().chain(slash)
+    /// What the system says of a child, which is not followed if it is a symlink.
+    fn stat(&mut self, name: &str) -> io::Result<Stat> {
+        let descriptor = match &mut self.descriptor {
+            Some(descriptor) => descriptor,
+            none => none.insert(open_folder(&self.disk_path, OFlags::PATH)?),
+        };
+        Ok(rustix::fs::statat(descriptor, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
@@ -279,17 +289,18 @@ impl<'a> Scan<'a> {
     pub fn new(root: &Path, filter: &'a Filter, case: CaseCollisions) -> Result<Scan<'a>, ScanError> {
         let disk_path = std::fs::canonicalize(root).map_err(|error| ScanError::io(root, error))?;
         let metadata = std::fs::metadata(&disk_path).map_err(|error| ScanError::io(root, error))?;
-        let mut scan = Scan { filter, case, open: Vec::new(), problems: Vec::new() };
+        let mut scan =
+            Scan { filter, case, open: Vec::new(), problems: Vec::new(), looks_left: None, passed_over: 0 };
         if metadata.is_dir() {
             let children = scan.list(&disk_path, "").map_err(|error| ScanError::io(root, error))?;
-            scan.open.push(OpenFolder { disk_path, path: String::new(), children });
+            scan.open.push(OpenFolder::new(disk_path, String::new(), children));
             return Ok(scan);
         }
         let name = disk_path.file_name().expect("only `/` has no name, and it is a folder");
         let name = name.to_str().ok_or_else(|| ScanError::NotUtf8(disk_path.clone()))?.to_owned();
         let folder = disk_path.parent().expect("a file has a folder").to_owned();
         let child = Child { name, kind: ChildKind::Other };
-        scan.open.push(OpenFolder { disk_path: folder, path: String::new(), children: vec![child] });
+        scan.open.push(OpenFolder::new(folder, String::new(), vec![child]));
         Ok(scan)
     }
 
@@ -297,38 +308,47 @@ impl<'a> Scan<'a> {
     fn list(&mut self, disk_path: &Path, path: &str) -> io::Result<Vec<Child>> {
         let mut children = Vec::new();
         let mut problems = Vec::new();
-        for entry in ReadFolder::open(disk_path)? {
-            let (name, is_folder) = entry?;
-            let child_disk_path = disk_path.join(&name);
-            let Ok(name) = name.into_string() else {
-                problems.push(ScanError::NotUtf8(child_disk_path));
-                continue;
+        for found in ReadFolder::open(disk_path)? {
+            let Found { name, is } = found?;
+            let name = match name.into_string() {
+                Ok(name) => name,
+                Err(name) => {
+                    problems.push(ScanError::NotUtf8(disk_path.join(name)));
+                    continue;
+                }
             };
-            let child_path = join(path, &name);
-            let kind = if !is_folder {
-                ChildKind::Other
-            } else if self.filter.excludes(&child_path, PathKind::Folder) {
-                continue;
-            } else if self.is_empty(&child_disk_path, &child_path) {
-                ChildKind::EmptyFolder
-            } else if self.filter.enters(&child_path) {
-                ChildKind::Folder
-            } else {
-                continue;
-            };
-            let path_kind = if is_folder { PathKind::Folder } else { PathKind::Other };
-            if kind != ChildKind::Folder && !self.filter.keeps(&child_path, path_kind) {
-                continue;
+            if let Some(kind) = self.kept_as(disk_path, path, &name, is) {
+                children.push(Child { name, kind });
             }
-            children.push(Child { name, kind });
         }
         if self.case == CaseCollisions::Refuse {
             problems.extend(case_collisions(disk_path, &children));
         }
-        children.sort_unstable_by(|left, right| right.sort_key().cmp(left.sort_key()));
+        children.sort_unstable_by(|left, right| right.cmp_in_tree(left));
         problems.reverse();
         self.problems.append(&mut problems);
         Ok(children)
+    }
+
+    /// What a child counts as; `None`: it is left out.
+    fn kept_as(&self, disk_path: &Path, path: &str, name: &str, is: FoundKind) -> Option<ChildKind> {
+        let kind = match is {
+            FoundKind::File => ChildKind::File,
+            FoundKind::Other => ChildKind::Other,
+            FoundKind::Folder => return self.folder_kept_as(&disk_path.join(name), &join(path, name)),
+        };
+        let is_kept = self.filter.keeps_all() || self.filter.keeps(&join(path, name), PathKind::Other);
+        is_kept.then_some(kind)
+    }
+
+    fn folder_kept_as(&self, disk_path: &Path, path: &str) -> Option<ChildKind> {
+        if self.filter.excludes(path, PathKind::Folder) {
+            None
+        } else if self.is_empty(disk_path, path) {
+            self.filter.keeps(path, PathKind::Folder).then_some(ChildKind::EmptyFolder)
+        } else {
+            self.filter.enters(path).then_some(ChildKind::Folder)
+        }
     }
 
     /// Whether nothing is left in a folder after the excludes. One that can't be read is not empty: the walk will say
@@ -338,15 +358,16 @@ impl<'a> Scan<'a> {
             return false;
         };
         entries.all(|entry| match entry {
-            Ok((name, is_folder)) => name.to_str().is_some_and(|name| {
-                let kind = if is_folder { PathKind::Folder } else { PathKind::Other };
+            Ok(Found { name, is }) => name.to_str().is_some_and(|name| {
+                let kind = if is == FoundKind::Folder { PathKind::Folder } else { PathKind::Other };
                 self.filter.excludes(&join(path, name), kind)
             }),
             Err(_) => false,
         })
     }
 
-    /// Looks at one child of the innermost folder. `None`: it is a folder, which was entered, or it is gone.
+    /// Looks at one child of the innermost folder. `None`: it is a folder, which was entered, or it is gone, or it is a
+    /// file that is not looked at.
     fn visit(
         &mut self,
         disk_path: PathBuf,
@@ -363,19 +384,45 @@ impl<'a> Scan<'a> {
         let what = match child.kind {
             ChildKind::Folder => match self.list(&disk_path, &path) {
                 Ok(children) => {
-                    self.open.push(OpenFolder { disk_path, path, children });
+                    self.enter(OpenFolder::new(disk_path, path, children));
                     return None;
                 }
                 Err(error) => Err(ScanError::io(&disk_path, error)),
             },
             ChildKind::EmptyFolder => Ok(What::EmptyFolder),
-            ChildKind::Other => look_at(&disk_path, &tree_path),
+            ChildKind::File if !self.may_look() => return None,
+            ChildKind::File | ChildKind::Other => {
+                let folder = self.open.last_mut().expect("the folder that the child was taken from");
+                look_at(folder, &child.name, &disk_path, &tree_path)
+            }
         };
         match what {
             Ok(what) => Some(Ok(Scanned { path: tree_path, disk_path, what })),
             // Removed since its folder was listed: as if the walk had begun a moment later.
             Err(ScanError::NotFound(_)) => None,
             Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn enter(&mut self, folder: OpenFolder) {
+        if let Some(above) = self.open.last_mut() {
+            above.descriptor = None;
+        }
+        self.open.push(folder);
+    }
+
+    /// Whether one more file is looked at; if not, it is counted.
+    fn may_look(&mut self) -> bool {
+        match &mut self.looks_left {
+            None => true,
+            Some(0) => {
+                self.passed_over += 1;
+                false
+            }
+            Some(left) => {
+                *left -= 1;
+                true
+            }
         }
     }
 }
@@ -403,98 +450,43 @@ impl Iterator for Scan<'_> {
 }
 
 fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+    if folder.is_empty() { name.to_owned() } else { [folder, "/", name].concat() }
 }
 
-/// What is at a path that is no folder.
-fn look_at(disk_path: &Path, path: &TreePath) -> Result<What, ScanError> {
-    let metadata = std::fs::symlink_metadata(disk_path).map_err(|error| ScanError::io(disk_path, error))?;
-    let file_type = metadata.file_type();
+/// What a child of a folder is, if it is no folder itself.
+fn look_at(
+    folder: &mut OpenFolder,
+    name: &str,
+    disk_path: &Path,
+    path: &TreePath,
+) -> Result<What, ScanError> {
+    let stat = folder.stat(name).map_err(|error| ScanError::io(disk_path, error))?;
     let special = |kind| Err(ScanError::Special { path: disk_path.to_owned(), kind });
-    if file_type.is_file() {
-        Ok(What::File { stamp: FileStamp::of(&metadata), executable: is_executable(&metadata) })
-    } else if file_type.is_symlink() {
-        let target = std::fs::read_link(disk_path).map_err(|error| ScanError::io(disk_path, error))?;
-        let target = target.into_os_string().into_string();
-        let target = target.map_err(|_| ScanError::NotUtf8(disk_path.to_owned()))?;
-        if let Err(source) = path.check_symlink_target(&target) {
-            return Err(ScanError::SymlinkTarget { path: disk_path.to_owned(), target, source });
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            Ok(What::File { stamp: FileStamp::of(&stat), executable: is_executable(&stat) })
         }
-        Ok(What::Symlink { target })
-    } else if file_type.is_socket() {
-        special(SpecialKind::Socket)
-    } else if file_type.is_fifo() {
-        special(SpecialKind::Fifo)
-    } else if file_type.is_dir() {
-        // It was no folder when its parent was listed; the next walk will see it as one.
-        Err(ScanError::NotFound(disk_path.to_owned()))
-    } else {
-        special(SpecialKind::Device)
-    }
-}
-
-/// Siblings whose names differ only in case. As paths collide exactly if two siblings on the way do, each folder can be
-/// checked alone.
-fn case_collisions(disk_path: &Path, children: &[Child]) -> Vec<ScanError> {
-    let mut seen: HashMap<String, &str> = HashMap::with_capacity(children.len());
-    let mut collisions = Vec::new();
-    for child in children {
-        if let Some(first) = seen.insert(fold_case(&child.name), &child.name) {
-            collisions.push(ScanError::CaseCollision {
-                first: disk_path.join(first),
-                second: disk_path.join(&child.name),
-            });
-        }
-    }
-    collisions
-}
-
-/// The names in a folder, in the order of the disk, each with whether it is a folder itself.
-struct ReadFolder {
-    folder: rustix::fs::Dir,
-    disk_path: PathBuf,
-}
-
-impl ReadFolder {
-    /// Opens a folder, and fails if a symlink took its place.
-    fn open(disk_path: &Path) -> io::Result<ReadFolder> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let descriptor = rustix::fs::open(disk_path, flags, Mode::empty())?;
-        Ok(ReadFolder { folder: rustix::fs::Dir::new(descriptor)?, disk_path: disk_path.to_owned() })
-    }
-}
-
-impl Iterator for ReadFolder {
-    type Item = io::Result<(OsString, bool)>;
-
-    fn next(&mut self) -> Option<io::Result<(OsString, bool)>> {
-        loop {
-            let entry = match self.folder.read()? {
-                Ok(entry) => entry,
-                Err(error) => return Some(Err(error.into())),
-            };
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
+        FileType::Symlink => {
+            let target = std::fs::read_link(disk_path).map_err(|error| ScanError::io(disk_path, error))?;
+            let target = target.into_os_string().into_string();
+            let target = target.map_err(|_| ScanError::NotUtf8(disk_path.to_owned()))?;
+            if let Err(source) = path.check_symlink_target(&target) {
+                return Err(ScanError::SymlinkTarget { path: disk_path.to_owned(), target, source });
             }
-            let is_folder = match entry.file_type() {
-                rustix::fs::FileType::Directory => true,
-                // Some disks do not say.
-                rustix::fs::FileType::Unknown => {
-                    let path = self.disk_path.join(OsStr::from_bytes(name));
-                    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
-                }
-                _ => false,
-            };
-            return Some(Ok((OsString::from_vec(name.to_vec()), is_folder)));
+            Ok(What::Symlink { target })
         }
+        FileType::Socket => special(SpecialKind::Socket),
+        FileType::Fifo => special(SpecialKind::Fifo),
+        // It was no folder when its parent was listed; the next walk will see it as one.
+        FileType::Directory => Err(ScanError::NotFound(disk_path.to_owned())),
+        _ => special(SpecialKind::Device),
     }
 }
 
 /// What a first pass over a folder found.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// What can be pushed.
+    /// What can be pushed. Of more than [`SURVEY_SIZES_MAX`] files the bytes are estimated from the first.
     pub totals: Totals,
     /// What can't, the first [`SURVEY_PROBLEMS_MAX`] of it.
     pub problems: Vec<ScanError>,
@@ -505,14 +497,29 @@ pub struct Survey {
 /// How many problems a survey keeps: as many as a person reads.
 pub const SURVEY_PROBLEMS_MAX: usize = 20;
 
+/// Of so many files a survey asks for the size. Each question takes longer than all else that it does with a file, and of
+/// more files than this the first say well enough how far a push has come.
+pub const SURVEY_SIZES_MAX: u64 = 100_000;
+
 /// Walks once without reading contents: totals for a progress bar, and everything that will be refused, before a byte
 /// is sent.
 ///
 /// # Errors
 /// As [`Scan::new`].
 pub fn survey(root: &Path, filter: &Filter, case: CaseCollisions) -> Result<Survey, ScanError> {
+    survey_with(root, filter, case, SURVEY_SIZES_MAX)
+}
+
+fn survey_with(
+    root: &Path,
+    filter: &Filter,
+    case: CaseCollisions,
+    sizes_max: u64,
+) -> Result<Survey, ScanError> {
     let mut survey = Survey::default();
-    for scanned in Scan::new(root, filter, case)? {
+    let mut scan = Scan::new(root, filter, case)?;
+    scan.looks_left = Some(sizes_max);
+    for scanned in scan.by_ref() {
         match scanned {
             Ok(scanned) => survey.totals.add(&scanned.what),
             Err(problem) => {
@@ -523,6 +530,7 @@ pub fn survey(root: &Path, filter: &Filter, case: CaseCollisions) -> Result<Surv
             }
         }
     }
+    survey.totals = survey.totals.with_more_files(scan.passed_over);
     Ok(survey)
 }
 
@@ -751,5 +759,25 @@ mod tests {
         let survey = survey(root.path(), &Filter::default(), CaseCollisions::Refuse).unwrap();
         assert_eq!((survey.totals.files, survey.totals.bytes, survey.totals.others), (2, 5, 1));
         assert_eq!((survey.problems.len(), survey.problem_count), (1, 1));
+    }
+
+    #[test]
+    fn survey_of_many_files_asks_for_few_sizes_and_still_finds_every_problem() {
+        let root = tree(&["a", "b/bb", "b/cc", "z", ".a.seedbank-part"]);
+        symlink("/out", root.path().join("link")).unwrap();
+        let _listener = UnixListener::bind(root.path().join("b/socket")).unwrap();
+        let survey = super::survey_with(root.path(), &Filter::default(), CaseCollisions::Refuse, 2).unwrap();
+        assert_eq!((survey.totals.files, survey.totals.bytes), (4, 10), "twice `a` and `b/bb`");
+        assert_eq!(survey.problem_count, 3, "{:?}", survey.problems);
+    }
+
+    #[test]
+    fn folders_are_looked_into_again_after_those_below_them() {
+        let root = tree(&["a", "b/c/d", "b/x", "e", "f/g", "h"]);
+        let (entries, problems) = scan(root.path(), &Filter::default());
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(paths(&entries), ["a", "b/c/d", "b/x", "e", "f/g", "h"]);
+        assert!(entries.iter().all(|entry| matches!(&entry.what, What::File { stamp, .. }
+            if stamp.size == u64::try_from(entry.path.as_str().len()).unwrap())));
     }
 }

@@ -287,6 +287,14 @@ impl TreePage {
         Ok(TreePage::Inner { level, children })
     }
 
+    /// The level of a page of which nothing else is wanted.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes don't begin like a page.
+    pub fn level_of(bytes: &[u8]) -> Result<u8, DecodeError> {
+        Ok(read_header::<TreeShape>(bytes)?.0)
+    }
+
     /// Height above the leaves.
     #[must_use]
     pub fn level(&self) -> u8 {

@@ -17,6 +17,7 @@ mod files;
 mod full_disk;
 mod interrupted;
 mod losses;
+mod million;
 mod network;
 mod program;
 mod recovery;

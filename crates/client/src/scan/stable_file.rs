@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{FileStamp, is_executable};
@@ -59,15 +59,15 @@ pub fn read_stable(path: &Path) -> Result<StableFile, ReadStableError> {
         error => read_error(path, error.into()),
     })?;
     let file = File::from(descriptor);
-    let metadata = file.metadata().map_err(|error| read_error(path, error))?;
-    if !metadata.is_file() {
+    let stat = rustix::fs::fstat(&file).map_err(|error| read_error(path, error.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(ReadStableError::ChangedWhileRead(path.to_owned()));
     }
     Ok(StableFile {
         file,
         path: path.to_owned(),
-        stamp: FileStamp::of(&metadata),
-        executable: is_executable(&metadata),
+        stamp: FileStamp::of(&stat),
+        executable: is_executable(&stat),
         read: 0,
     })
 }
@@ -120,13 +120,13 @@ impl StableFile {
     /// [`ReadStableError::ChangedWhileRead`] if the file changed, was replaced, or was not read to its end.
     pub fn finish(self) -> Result<FileStamp, ReadStableError> {
         let changed = || ReadStableError::ChangedWhileRead(self.path.clone());
-        let open = self.file.metadata().map_err(|error| read_error(&self.path, error))?;
-        let named = match std::fs::symlink_metadata(&self.path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(changed()),
-            Err(error) => return Err(read_error(&self.path, error)),
+        let open = rustix::fs::fstat(&self.file).map_err(|error| read_error(&self.path, error.into()))?;
+        let named = match rustix::fs::lstat(&self.path) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Err(changed()),
+            Err(error) => return Err(read_error(&self.path, error.into())),
         };
-        let same = [&open, &named].into_iter().all(|metadata| FileStamp::of(metadata) == self.stamp);
+        let same = [&open, &named].into_iter().all(|stat| FileStamp::of(stat) == self.stamp);
         if same && self.read == self.stamp.size { Ok(self.stamp) } else { Err(changed()) }
     }
 }

@@ -8,7 +8,6 @@ use crate::path::{Reach, TreePath};
 #[derive(Default)]
 pub struct TreeBuilder {
     levels: Levels<TreeShape>,
-    last: Option<TreePath>,
     above: Above,
 }
 
@@ -59,15 +58,15 @@ impl TreeBuilder {
         entry: &Entry,
         sink: &mut impl FnMut(PageId, Vec<u8>),
     ) -> Result<(), BuildError> {
-        if let Some(previous) = self.last.as_ref().filter(|last| *last >= path) {
+        // The path before is always among them.
+        if let Some(previous) = self.above.last().filter(|last| *last >= path) {
             return Err(BuildError::Disorder { previous: previous.clone(), path: path.clone() });
         }
         entry.check(path).map_err(|reason| BuildError::Entry { path: path.clone(), reason })?;
-        self.above.move_to(path);
         self.above.check(path)?;
+        self.above.move_to(path);
         self.above.push(path.clone(), Edit::Put);
         self.levels.push(&LeafRow { path, entry }, sink);
-        self.last = Some(path.clone());
         Ok(())
     }
 
@@ -81,7 +80,7 @@ impl TreeBuilder {
 
 impl std::fmt::Debug for TreeBuilder {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("TreeBuilder").field("last", &self.last).finish_non_exhaustive()
+        out.debug_struct("TreeBuilder").field("last", &self.above.last()).finish_non_exhaustive()
     }
 }
 
@@ -106,6 +105,10 @@ impl Above {
 
     pub(super) fn push(&mut self, path: TreePath, edit: Edit) {
         self.0.push((path, edit));
+    }
+
+    fn last(&self) -> Option<&TreePath> {
+        self.0.last().map(|(path, _)| path)
     }
 
     /// Refuses what would lie below an entry that was put.
