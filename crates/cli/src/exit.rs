@@ -7,6 +7,7 @@ use crate::target::TargetError;
 use seedbank_client::RangeError;
 use seedbank_client::glob::ParsePatternError;
 use seedbank_client::pull::{CatError, PullError, VerifyError, WrongSha256};
+use seedbank_client::push::PushError;
 use seedbank_client::reader::ReadError;
 use seedbank_client::snapshot::SnapshotError;
 use seedbank_formats::path::PathError;
@@ -42,30 +43,39 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn is_unverified(cause: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(error) = cause.downcast_ref::<PullError>() {
-        return matches!(error, PullError::Read(error) if read_is_unverified(error));
-    }
-    if let Some(error) = cause.downcast_ref::<VerifyError>() {
-        return match error {
-            VerifyError::Read(error) => read_is_unverified(error),
-            VerifyError::Sha256(_) => true,
-        };
-    }
-    if let Some(error) = cause.downcast_ref::<CatError>() {
-        return matches!(error, CatError::Read(error) if read_is_unverified(error));
-    }
-    if let Some(error) = cause.downcast_ref::<SnapshotError>() {
-        return match error {
-            SnapshotError::Read(error) => read_is_unverified(error),
-            SnapshotError::Signature { .. }
-            | SnapshotError::WrongId { .. }
-            | SnapshotError::WrongAuthor { .. } => true,
-        };
-    }
-    if let Some(error) = cause.downcast_ref::<ReadError>() {
+    if let Some(error) = read_error(cause) {
         return read_is_unverified(error);
     }
-    cause.is::<WrongSha256>()
+    if matches!(cause.downcast_ref(), Some(VerifyError::Sha256(_))) {
+        return true;
+    }
+    let unsigned = |error: &SnapshotError| match error {
+        SnapshotError::Signature { .. }
+        | SnapshotError::WrongId { .. }
+        | SnapshotError::WrongAuthor { .. } => true,
+        SnapshotError::Read(_) => false,
+    };
+    cause.downcast_ref().is_some_and(unsigned) || cause.is::<WrongSha256>()
+}
+
+/// The read that a cause is about: errors that only pass it on hide it from the chain.
+fn read_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a ReadError> {
+    if let Some(PullError::Read(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(VerifyError::Read(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(CatError::Read(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(SnapshotError::Read(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    if let Some(PushError::Read(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    cause.downcast_ref()
 }
 
 fn read_is_unverified(error: &ReadError) -> bool {
@@ -84,6 +94,22 @@ fn read_is_unverified(error: &ReadError) -> bool {
     }
 }
 
+/// What to do about a cause that the network or its disks gave, and that may be over later.
+fn advice(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    if let Some(PushError::NotPlaced { .. } | PushError::Unmet(_)) = cause.downcast_ref::<PushError>() {
+        return Some(
+            "run the same push again when more providers take fragments: what is stored is kept; \
+             `seedbank provider add` makes more known",
+        );
+    }
+    match read_error(cause) {
+        Some(ReadError::Range(RangeError::Unavailable { .. })) => Some(
+            "try again when more of these providers can be reached: nothing is lost while their disks are whole",
+        ),
+        _ => None,
+    }
+}
+
 /// Tells the error with its causes, each once.
 pub(crate) fn complain(error: &anyhow::Error) -> io::Result<()> {
     let mut text = format!("error: {error}");
@@ -95,6 +121,9 @@ pub(crate) fn complain(error: &anyhow::Error) -> io::Result<()> {
             text.push_str(&format!("\n  because {cause}"));
         }
         last = cause;
+    }
+    if let Some(advice) = error.chain().find_map(advice) {
+        text.push_str(&format!("\n  {advice}"));
     }
     writeln!(io::stderr().lock(), "{text}")
 }

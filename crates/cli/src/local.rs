@@ -52,6 +52,9 @@ impl Process {
     /// Whether the process still runs and is still ours.
     pub(crate) fn is_running(&self) -> bool {
         let Ok(command) = std::fs::read(format!("/proc/{}/cmdline", self.pid)) else { return false };
+        if command.is_empty() {
+            return is_ending(self.pid);
+        }
         let dir = self.dir.as_os_str().as_encoded_bytes();
         !dir.is_empty() && command.windows(dir.len()).any(|window| window == dir)
     }
@@ -63,6 +66,27 @@ impl Process {
             let _gone = kill_process(pid, signal);
         }
     }
+}
+
+/// Whether this is a process of this program that has no command line any more but still has its files, and so its
+/// locks: one that is started in its place would be refused.
+fn is_ending(pid: i32) -> bool {
+    let own = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    match state_of(&stat, own.trim_end()) {
+        None => false,
+        // A zombie's other threads may not have ended yet.
+        Some('Z' | 'X') => {
+            std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
+        }
+        Some(_) => true,
+    }
+}
+
+/// The state letter of a process of this name, from its `/proc/PID/stat`.
+fn state_of(stat: &str, name: &str) -> Option<char> {
+    let rest = stat.split_once(" (")?.1.strip_prefix(name)?;
+    rest.strip_prefix(") ")?.chars().next()
 }
 
 /// What `network.json` holds.
@@ -271,4 +295,23 @@ pub(crate) fn end_with_parent() -> anyhow::Result<()> {
         bail!("the process that started this one is gone already");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_ending, state_of};
+
+    #[test]
+    fn only_a_process_of_this_program_that_is_no_zombie_is_ending() {
+        assert_eq!(state_of("12 (seedbank) D 1 12", "seedbank"), Some('D'));
+        assert_eq!(state_of("12 (seedbank) Z 1 12", "seedbank"), Some('Z'));
+        assert_eq!(state_of("12 (kworker/0:1) I 2 0", "seedbank"), None);
+        assert_eq!(state_of("", "seedbank"), None);
+        let pid = |id: u32| i32::try_from(id).unwrap();
+        assert!(is_ending(pid(std::process::id())), "this one has its files");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = pid(child.id());
+        child.wait().unwrap();
+        assert!(!is_ending(ended));
+    }
 }

@@ -114,6 +114,8 @@ pub struct Network {
     findings: Mutex<Vec<Finding>>,
     answered: Mutex<BTreeSet<PublicKey>>,
     failing: Mutex<BTreeMap<PublicKey, String>>,
+    /// What providers said when they took no fragment.
+    refusals: Mutex<BTreeMap<PublicKey, String>>,
     /// How often in a row a provider was given up before it answered.
     silences: Mutex<BTreeMap<PublicKey, u32>>,
     blames: Mutex<JoinSet<()>>,
@@ -141,6 +143,7 @@ impl Network {
             findings: Mutex::default(),
             answered: Mutex::default(),
             failing: Mutex::default(),
+            refusals: Mutex::default(),
             silences: Mutex::default(),
             blames: Mutex::default(),
             lost: Mutex::new(Recent::new(LOST_MAX)),
@@ -278,6 +281,12 @@ impl Network {
         self.failing.lock().expect("a map clone does not panic").clone()
     }
 
+    /// Providers that refused to take a fragment, with what they last said.
+    #[must_use]
+    pub fn refusals(&self) -> BTreeMap<PublicKey, String> {
+        self.refusals.lock().expect("a map clone does not panic").clone()
+    }
+
     /// What providers were found out about, so far. [`Network::settle`] first, to miss nothing.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
@@ -377,6 +386,10 @@ impl Network {
             }
             Err(error) => {
                 self.failed(provider, &error);
+                if let CallError::Refused { problem, .. } = &error {
+                    let mut refusals = self.refusals.lock().expect("a map insert does not panic");
+                    refusals.insert(*provider, problem.message.clone());
+                }
                 Err(error)
             }
         }

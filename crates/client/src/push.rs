@@ -331,7 +331,8 @@ fn check(context: &PushContext, options: &PushOptions) -> Result<(), PushError> 
 
 pub(crate) fn branch_name(branch: &str) -> Result<RefName, PushError> {
     branch.parse().map_err(|_| {
-        let (name, reason) = (branch.to_owned(), "it is no name of a branch".to_owned());
+        let reason = "a branch is 1 to 255 bytes without spaces and without @ : \\".to_owned();
+        let name = branch.to_owned();
         CatalogError::InvalidName { name, reason }.into()
     })
 }

@@ -1,14 +1,21 @@
-//! Fixtures for tests: bytes and folders that a seed describes, a comparison of two folders that misses nothing, and what
-//! a process does to its files ([`recording`]).
+//! Fixtures for tests: bytes and folders that a seed describes, a comparison of two folders that misses nothing, what a
+//! process does to its files ([`recording`]), and the faults that a machine lets us inject under real processes.
 //!
 //! The checks of the workspace as a whole (who may depend on whom, licences, links in the documents) are this crate's
 //! own test, `tests/workspace`. Nothing here is part of a program: other crates list it under `dev-dependencies`.
 
 mod bytes;
 mod compare;
+mod faulty_disk;
+mod namespaces;
 pub mod recording;
+mod relay;
+pub mod tools;
 mod tree;
 
 pub use bytes::ByteStream;
 pub use compare::{Difference, EntryKind, assert_same_folder, compare_folders};
+pub use faulty_disk::{Call, FaultyDisk};
+pub use namespaces::{Internet, Loss};
+pub use relay::{Relay, Weather};
 pub use tree::{TreeSpec, TreeSummary};

@@ -19,13 +19,13 @@ use seedbank_client::glob::Filter;
 use seedbank_client::home_dataset::{self, home_dataset_id};
 use seedbank_client::network::wall_clock;
 use seedbank_client::pull::{self, PullReport};
-use seedbank_client::push::{self, Made, PushContext, PushOptions, PushReport, Rehash, Stream};
+use seedbank_client::push::{self, Made, PushContext, PushError, PushOptions, PushReport, Rehash, Stream};
 use seedbank_client::restore::{Overwrite, RestoreOptions};
 use seedbank_formats::keys::{KeyEpoch, dataset_id};
 use seedbank_formats::path::TreePath;
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
-use seedbank_stewardship::scheme::explicit_scheme;
+use seedbank_stewardship::scheme::{default_scheme, explicit_scheme};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -167,11 +167,60 @@ pub(crate) async fn push_source(
         // Nothing is stored that another try could go on with, so the name stays free.
         books.remove_dataset(dataset.id)?;
     }
-    let report = pushed?;
+    let report = pushed.map_err(|error| with_reasons(error, &network))?;
+    if let Some(wider) = narrowed_from(&context, &report, providers) {
+        app.output.complain(format_args!(
+            "only some of the {providers} known providers can take fragments now, so this push is coded {} of {} instead of \
+             {} of {}: see `seedbank provider ls`; --scheme {}/{} refuses that",
+            report.scheme.data(),
+            report.scheme.total(),
+            wider.data(),
+            wider.total(),
+            wider.data(),
+            wider.total(),
+        ));
+    }
     if listing == Listing::Published && list_may_lack(&books, &dataset)? {
         publish_list(app, &ring, &books, &network).await?;
     }
     Ok(report)
+}
+
+/// The scheme that all known providers would allow, if a push that left the choice to the program had to do with less.
+fn narrowed_from(
+    context: &PushContext,
+    report: &PushReport,
+    providers: usize,
+) -> Option<seedbank_erasure::Scheme> {
+    if context.policy.scheme.is_some() || report.made == Made::Nothing {
+        return None;
+    }
+    default_scheme(providers).ok().filter(|wider| wider.total() > report.scheme.total())
+}
+
+/// The error of a push that found too few takers, with what providers said: without it nobody could tell a full disk
+/// from a clock that is wrong.
+fn with_reasons(error: PushError, network: &seedbank_client::network::Network) -> anyhow::Error {
+    if !matches!(error, PushError::NotPlaced { .. }) {
+        return error.into();
+    }
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for reason in network.refusals().into_values().chain(network.failing().into_values()) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let mut reasons: Vec<(String, usize)> = reasons.into_iter().collect();
+    reasons.sort_by_key(|(_, providers)| std::cmp::Reverse(*providers));
+    /// What most of them said is what helps.
+    const TOLD_MAX: usize = 3;
+    let told: Vec<String> = reasons
+        .iter()
+        .take(TOLD_MAX)
+        .map(|(reason, providers)| format!("{providers} of the providers: {reason}"))
+        .collect();
+    match told.is_empty() {
+        true => error.into(),
+        false => anyhow::Error::new(error).context(told.join("; ")),
+    }
 }
 
 /// Whether the published list of datasets may be older than a dataset, whose first push may have been cut short.

@@ -53,7 +53,7 @@ fn wrong_commands_are_refused_in_words_that_help() {
         (USAGE, "is the list of datasets", &["dataset", "push", ".home", tree]),
         (USAGE, "is the list of datasets", &["dataset", "rm", ".home", "--yes"]),
         (FAILED, "can't be a name", &["dataset", "push", "field/notes", tree, "--branch", ""]),
-        (FAILED, "can't be a name", &["dataset", "push", "field/notes", tree, "--branch", "x y"]),
+        (FAILED, "without spaces", &["dataset", "push", "field/notes", tree, "--branch", "x y"]),
         // What does not exist suggests what does.
         (FAILED, "did you mean field/notes?", &["dataset", "pull", "feild/notes", &dest]),
         (FAILED, "did you mean field/notes?", &["dataset", "log", "Field/Notes"]),

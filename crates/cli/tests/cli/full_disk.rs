@@ -79,10 +79,12 @@ fn a_provider_with_a_full_disk_serves_and_starts_and_another_takes_its_place() {
     let checked = network.home.seedbank("dataset verify notes").json();
     assert_eq!(checked["decoded_ranges"], 0, "its part is read from it: {checked}");
 
-    // Who leaves the scheme to the program gets one for seven; who asks for eight fragments is refused.
+    // Who leaves the scheme to the program gets one for seven and is told; who asks for eight fragments is refused.
     write(&tree, "more.bin", &ByteStream::bytes(9, 6_000_000));
-    let pushed = network.push("notes", &tree);
+    let outcome = network.home.seedbank("dataset push notes --json").arg(&tree).succeeds();
+    let pushed = outcome.json();
     assert_eq!(pushed["providers"], 7, "{pushed}");
+    assert!(outcome.stderr.contains("coded 3 of 7 instead of 4 of 8"), "{outcome}");
     write(&tree, "and-more.bin", &ByteStream::bytes(10, 6_000_000));
     let asked = network.home.seedbank("dataset push notes --scheme 4/8").arg(&tree);
     asked.fails(1, "only 7 of 8 known ones are");

@@ -7,13 +7,18 @@
 //!
 //! The long ones are marked `#[ignore]`; `docs/testing.md` says how to run them.
 
+mod aftermath;
 mod bad_input;
+mod bad_network;
 mod bench;
 mod big;
+mod broken_disk;
 mod changes;
+mod clocks;
 mod demo;
 mod faults;
 mod files;
+mod frozen;
 mod full_disk;
 mod interrupted;
 mod losses;
@@ -23,5 +28,7 @@ mod program;
 mod recovery;
 mod round_trip;
 mod sandbox;
+mod scarce;
 mod secrets;
+mod survivors;
 mod together;

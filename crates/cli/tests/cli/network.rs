@@ -1,6 +1,8 @@
 //! A local network that `seedbank up` started, and what can happen to its processes and disks.
 
-use crate::program::{Started, list_of, number_of, signal_process, text_of, wait_for_end};
+use crate::program::{
+    Invocation, Outcome, Started, Surroundings, list_of, number_of, signal_process, text_of, wait_for_end,
+};
 use crate::sandbox::{Home, Sandbox};
 use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
@@ -14,6 +16,8 @@ pub(crate) struct Process {
     pub(crate) dir: PathBuf,
     pub(crate) key: String,
     pub(crate) address: String,
+    /// Where it runs when it is started anew.
+    pub(crate) surroundings: Surroundings,
     /// Set once the test has started it anew.
     child: Option<Started>,
 }
@@ -33,6 +37,11 @@ impl Process {
                 wait_for_end(self.pid);
             }
         }
+    }
+
+    /// Ends one that the test had started anew, and gives what it had said.
+    pub(crate) fn kill_and_hear(&mut self) -> Outcome {
+        self.child.take().expect("it was started anew").kill()
     }
 
     /// Lets it hang: it keeps its connections and answers nothing.
@@ -106,6 +115,8 @@ pub(crate) struct Network {
     pub(crate) steward: Option<Process>,
     pub(crate) sandbox: Sandbox,
     pub(crate) home: Home,
+    /// Where commands run.
+    pub(crate) client: Surroundings,
 }
 
 impl Network {
@@ -126,6 +137,7 @@ impl Network {
                     dir: text_of(&process["dir"]).into(),
                     key: text_of(&process["key"]).to_owned(),
                     address: text_of(&process["address"]).to_owned(),
+                    surroundings: Surroundings::default(),
                     child: None,
                 };
                 (text_of(&process["name"]).to_owned(), one)
@@ -136,7 +148,7 @@ impl Network {
         assert!(processes.iter().enumerate().all(numbered), "providers come in order: {told}");
         assert_eq!(processes.len(), providers, "{told}");
         let providers = processes.into_iter().map(|(_, provider)| provider).collect();
-        Network { providers, steward, sandbox, home }
+        Network { providers, steward, sandbox, home, client: Surroundings::default() }
     }
 
     /// A path in the sandbox.
@@ -148,7 +160,8 @@ impl Network {
     pub(crate) fn restart_provider(&mut self, at: usize) {
         let provider = &mut self.providers[at];
         pin_port(&provider.dir, &provider.address);
-        let mut child = self.home.seedbank("provider run --json").arg(&provider.dir).start();
+        let command = self.home.seedbank("provider run --json").within(&provider.surroundings);
+        let mut child = command.arg(&provider.dir).start();
         let said = child.first_line();
         assert_eq!(text_of(&said["key"]), provider.key);
         assert_eq!(text_of(&said["address"]), provider.address);
@@ -166,20 +179,56 @@ impl Network {
     /// Starts the steward again after its end.
     pub(crate) fn restart_steward(&mut self) {
         let Some(steward) = &mut self.steward else { return };
-        let mut child = self.home.seedbank("steward run --json --metrics 127.0.0.1:0").start();
+        let command = self.home.seedbank("steward run --json --metrics 127.0.0.1:0");
+        let mut child = command.within(&steward.surroundings).start();
         child.first_line();
         steward.pid = child.pid();
         steward.child = Some(child);
     }
 
+    /// Starts a provider anew in other surroundings.
+    pub(crate) fn restart_provider_within(&mut self, at: usize, surroundings: Surroundings) {
+        self.providers[at].kill();
+        self.providers[at].surroundings = surroundings;
+        self.restart_provider(at);
+    }
+
+    /// Tells the home where a provider is reached.
+    pub(crate) fn tell_address(&self, at: usize, address: &str) {
+        let key_and_address = format!("{}@{address}", self.providers[at].key);
+        self.command("provider add").arg(key_and_address).succeeds();
+    }
+
+    /// A command of the owner.
+    pub(crate) fn command(&self, words: &str) -> Invocation {
+        self.home.seedbank(words).within(&self.client)
+    }
+
     /// Pushes a folder and gives the report.
     pub(crate) fn push(&self, name: &str, folder: &Path) -> serde_json::Value {
-        self.home.seedbank("dataset push").arg(name).arg(folder).json()
+        self.command("dataset push").arg(name).arg(folder).json()
     }
 
     /// Pulls into a folder and gives the report.
     pub(crate) fn pull(&self, name: &str, folder: &Path) -> serde_json::Value {
-        self.home.seedbank("dataset pull").arg(name).arg(folder).json()
+        self.command("dataset pull").arg(name).arg(folder).json()
+    }
+
+    /// Bytes of fragments that all providers hold.
+    pub(crate) fn fragment_bytes(&self) -> u64 {
+        self.providers.iter().map(Process::fragment_bytes).sum()
+    }
+
+    /// Asks all processes to end and waits until they have.
+    pub(crate) fn end(&mut self) {
+        let all = self.steward.iter_mut().chain(&mut self.providers);
+        for process in all {
+            signal_process(process.pid, Signal::TERM);
+            match process.child.take() {
+                Some(child) => drop(child.wait()),
+                None => wait_for_end(process.pid),
+            }
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::sandbox::{Patience, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use seedbank_testkit::tools::find_tool;
 use serde_json::Value;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -13,6 +14,31 @@ use std::time::Duration;
 
 /// No command of these tests takes nearly as long, even on a busy machine; one that does hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where a process runs, other than plainly on this machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    /// A command that the program's own is given to.
+    pub(crate) through: Vec<String>,
+    /// Variables of its environment.
+    pub(crate) variables: Vec<(String, OsString)>,
+}
+
+impl Surroundings {
+    /// Through a command like `ip netns exec NAME`.
+    pub(crate) fn through(words: &[impl ToString]) -> Surroundings {
+        let through = words.iter().map(ToString::to_string).collect();
+        Surroundings { through, variables: Vec::new() }
+    }
+
+    /// With these variables.
+    pub(crate) fn with<V: Into<OsString>>(
+        variables: impl IntoIterator<Item = (&'static str, V)>,
+    ) -> Surroundings {
+        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Surroundings { through: Vec::new(), variables }
+    }
+}
 
 /// A command that is being put together.
 #[derive(Debug)]
@@ -52,6 +78,24 @@ impl Invocation {
     /// What its standard input reads.
     pub(crate) fn input(mut self, file: &Path) -> Invocation {
         self.command.stdin(std::fs::File::open(file).expect("the test made it"));
+        self
+    }
+
+    /// Runs it in these surroundings. They come before its input.
+    pub(crate) fn within(mut self, surroundings: &Surroundings) -> Invocation {
+        self.command.envs(surroundings.variables.iter().map(|(name, value)| (name, value)));
+        if let Some((program, arguments)) = surroundings.through.split_first() {
+            let mut outer = Command::new(find_tool(program).expect("it was looked for before"));
+            outer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            outer.args(arguments).arg(self.command.get_program()).args(self.command.get_args());
+            for (name, value) in self.command.get_envs() {
+                match value {
+                    Some(value) => outer.env(name, value),
+                    None => outer.env_remove(name),
+                };
+            }
+            self.command = outer;
+        }
         self
     }
 
@@ -135,6 +179,14 @@ impl Started {
             let outcome = self.end();
             panic!("{line:?} is no JSON: {error}\n{outcome}")
         })
+    }
+
+    /// Its standard output, for whoever wants to see it come.
+    pub(crate) fn output(&mut self) -> BufReader<ChildStdout> {
+        match std::mem::replace(&mut self.output, Reading::Taken) {
+            Reading::Nobody(reader) => reader,
+            _ => panic!("the output of {} is read by somebody else", self.told),
+        }
     }
 
     /// Whether it goes on.
@@ -277,9 +329,18 @@ pub(crate) fn signal_process(pid: i32, signal: Signal) {
     let _gone = kill_process(pid, signal);
 }
 
-/// Whether a process exists and is more than a zombie.
+/// Whether a process exists and is more than a zombie. One that is ending is alive until its last thread has let go of
+/// its files.
 pub(crate) fn is_alive(pid: i32) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it, in brackets, may hold anything.
+    match stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next()) {
+        None => false,
+        Some('Z' | 'X') => {
+            std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1)
+        }
+        Some(_) => true,
+    }
 }
 
 /// Waits until a process is gone.

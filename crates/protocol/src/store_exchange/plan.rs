@@ -127,9 +127,11 @@ pub struct StorePolicy {
     pub hedge_floor: Duration,
     /// No later than this, and the delay while nothing has completed.
     pub hedge_cap: Duration,
-    /// Once the minimum is held and no spare is left, stragglers are given up after this percentage of the median,
-    /// and never before `hedge_cap`.
+    /// Once the minimum is held and no spare is left, stragglers are given up after this percentage of the median.
     pub straggler_percent: u32,
+    /// And never before this: a provider that syncs a busy disk may take seconds, one that hangs must not hold a
+    /// segment up for longer.
+    pub straggler_floor: Duration,
     /// The exchange ends this long after it began, one way or the other.
     pub deadline: Duration,
 }
@@ -139,7 +141,8 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 256 * 1024;
 
 impl StorePolicy {
     /// A policy for fragments of `bytes` bytes: hedge after three times the median, between 200 ms and the time that
-    /// a slow link (256 KiB/s) needs plus two seconds; give stragglers ten times the median; end after four caps.
+    /// a slow link (256 KiB/s) needs plus two seconds; give stragglers ten times the median, two seconds at least; end
+    /// after four caps.
     #[must_use]
     pub fn for_fragment(bytes: u64) -> StorePolicy {
         let cap = Duration::from_secs(2 + bytes / SLOWEST_BYTES_PER_SECOND);
@@ -148,6 +151,7 @@ impl StorePolicy {
             hedge_floor: Duration::from_millis(200),
             hedge_cap: cap,
             straggler_percent: 1000,
+            straggler_floor: Duration::from_secs(2),
             deadline: cap.saturating_mul(4),
         }
     }
@@ -161,7 +165,7 @@ impl StorePolicy {
     /// How long an attempt may take before the segment does without it; without a median only the deadline says.
     pub(super) fn straggler_delay(&self, median: Option<Duration>) -> Duration {
         let adaptive = median.map_or(self.deadline, |median| percent_of(self.straggler_percent, median));
-        adaptive.max(self.hedge_cap).min(self.deadline)
+        adaptive.max(self.straggler_floor).min(self.deadline)
     }
 }
 

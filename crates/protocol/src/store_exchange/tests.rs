@@ -265,7 +265,17 @@ fn stalled_parity_without_spares_is_given_up_once_there_is_enough() {
     providers[6] = STALLED;
     let world = run(4, 8, 6, &providers);
     assert_eq!(world.outcome().missing, [6]);
-    assert_eq!(world.decided_at, Moment(policy().hedge_cap));
+    assert_eq!(world.decided_at, Moment(policy().straggler_floor));
+}
+
+/// The time that a slow link would need for a large fragment is half a minute: too long to wait for one that hangs
+/// beside others that are quick.
+#[test]
+fn a_straggler_beside_quick_providers_is_given_up_soon_however_large_the_fragment() {
+    let policy = StorePolicy::for_fragment(16 << 20);
+    assert_eq!(policy.straggler_delay(Some(Duration::from_millis(100))), Duration::from_secs(2));
+    assert_eq!(policy.straggler_delay(Some(Duration::from_secs(5))), Duration::from_secs(50));
+    assert_eq!(policy.straggler_delay(None), policy.deadline);
 }
 
 #[test]
