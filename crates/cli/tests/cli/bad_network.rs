@@ -192,7 +192,7 @@ fn heavy_packet_loss_and_slow_links_cost_time_and_no_byte() {
     }
     lose(&internet, 0..8, Loss::Nothing);
     (0..8).for_each(|host| internet.limit_rate(host, 20_000_000).expect("the kernel takes it"));
-    write(&tree, "large.bin", &ByteStream::bytes(111, 60_000_000));
+    write(&tree, "large.bin", &ByteStream::bytes(130, 60_000_000));
     push_and_pull(&network, &tree, "64 MB, 20 Mbit/s to each provider");
 
     // Partitions that come and go while a push and a pull run.
