@@ -64,8 +64,8 @@ fn read_while_holders_go(network: &mut Network, bytes: &[u8], gone: Gone) -> Del
     Delivery { longest_gap, total: started.elapsed() }
 }
 
-/// Reads again and again while holders go; prints and bounds the longest gap of each read.
-fn look_at_gaps(gone: Gone, rounds: usize, large_bytes: usize, gap_max: Duration) {
+/// Reads again and again while holders go; prints the longest gap of each read, and gives the longest of all.
+fn look_at_gaps(gone: Gone, rounds: usize, large_bytes: usize) -> Duration {
     let mut network = Network::up(2 * LOST);
     let tree = network.path("tree");
     fs::create_dir(&tree).expect("made");
@@ -87,8 +87,8 @@ fn look_at_gaps(gone: Gone, rounds: usize, large_bytes: usize, gap_max: Duration
     gaps.sort_unstable();
     let (half, most) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
     eprintln!("{gone:?}: longest gap of {rounds} reads: p50 {half:?}, max {most:?}");
-    assert!(most <= gap_max, "{gone:?}: {most:?}");
     assert_no_orphans(&mut network, "notes", &tree);
+    most
 }
 
 /// A busy machine of two cores may hold everybody up for a while; what is aimed at is a second.
@@ -96,15 +96,15 @@ const BUSY: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_reader_loses_exactly_as_many_holders_as_it_may_and_hardly_notices() {
-    look_at_gaps(Gone::Dead, 1, 150_000_000, BUSY);
-    look_at_gaps(Gone::Frozen, 1, 150_000_000, BUSY);
+    let gaps = [Gone::Dead, Gone::Frozen].map(|gone| look_at_gaps(gone, 1, 150_000_000));
+    assert!(gaps.iter().all(|gap| *gap <= BUSY), "{gaps:?}");
 }
 
 #[test]
 #[ignore = "takes minutes, and measures"]
 fn the_longest_gap_of_a_reader_that_loses_half_of_its_holders_is_a_second_at_most() {
-    look_at_gaps(Gone::Dead, 20, 400_000_000, Duration::from_secs(1));
-    look_at_gaps(Gone::Frozen, 20, 400_000_000, Duration::from_secs(1));
+    let gaps = [Gone::Dead, Gone::Frozen].map(|gone| look_at_gaps(gone, 20, 400_000_000));
+    assert!(gaps.iter().all(|gap| *gap <= Duration::from_secs(1)), "{gaps:?}");
 }
 
 /// Twelve providers, so that a writer that needs eight has them left.
