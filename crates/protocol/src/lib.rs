@@ -1,6 +1,7 @@
 //! Messages and sans-IO exchanges between client, provider and steward.
 
 pub mod answers;
+pub mod hedging;
 pub mod latency;
 pub mod messages;
 pub mod moment;

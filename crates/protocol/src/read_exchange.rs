@@ -310,6 +310,23 @@ impl ReadExchange {
         }
     }
 
+    /// How many requests a hedge at [`ReadExchange::poll_timeout`] would begin, for whoever has to pay for it. None: more
+    /// sources for a decode belong to the hedge that began it.
+    #[must_use]
+    pub fn hedge_requests(&self) -> u32 {
+        let decode = || u32::try_from(self.plan.scheme.data()).unwrap_or(u32::MAX);
+        match (self.direct.is_empty(), self.decoding) {
+            (false, _) => 1,
+            (true, false) => decode(),
+            (true, true) => 0,
+        }
+    }
+
+    /// The next hedge is not to be before `until`. Failures start the alternative all the same.
+    pub fn postpone(&mut self, until: Moment) {
+        self.hedge_at = self.hedge_at.map(|_| until);
+    }
+
     /// Asks whoever comes next: another holder of the same bytes, else the sources of a decode, else one more source.
     fn start_next(&mut self, now: Moment) {
         if let Some(source) = self.direct.pop_front() {

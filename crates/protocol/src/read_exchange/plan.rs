@@ -101,4 +101,10 @@ impl ReadPlan {
         plan.direct.retain(|source| source.index != wanted);
         Ok(plan)
     }
+
+    /// When to stop waiting for one provider.
+    #[must_use]
+    pub fn hedge(&self) -> ReadHedge {
+        self.hedge
+    }
 }
