@@ -89,7 +89,8 @@ fn read_is_unverified(error: &ReadError) -> bool {
         | ReadError::Placement(_)
         | ReadError::NoKey(_)
         | ReadError::NoSuchPath(_)
-        | ReadError::NotAFile(_)
+        | ReadError::IsAFolder(_)
+        | ReadError::IsALink(_)
         | ReadError::Stopped => false,
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! The planning side walks entries and chunks and joins neighbours into runs of one request each; the delivering side is
 //! one blocking thread that takes finished runs in order and hands chunk after chunk to a sink. Between them are a
-//! bounded channel and a budget of bytes, so the fastest network can't outrun the slowest disk.
+//! bounded channel and a budget of bytes, so the fastest network can't outrun the slowest disk. What is one short run
+//! altogether needs none of that: it is read and handed out by the task that asked for it.
+//!
+//! Copies of a byte on its way from the socket to the sink, in this process: out of the kernel, out of the TLS layer,
+//! into the answer's body, and decrypted into a buffer that is used again, from which the sink takes it.
 
 use crate::progress::Progress;
-use crate::reader::{RUN_BYTES_MAX, ReadError, Reader};
+use crate::reader::{Plains, RUN_BYTES_MAX, ReadError, Reader};
 use crate::walk::{LocatedChunk, LocatedEntry};
 use seedbank_formats::codec::DecodeError;
 use seedbank_formats::path::TreePath;
@@ -36,7 +40,10 @@ const RUN_MEMORY_MAX: u64 = 2 * RUN_BYTES_MAX;
 const STEP_BYTES: u64 = 32;
 const BEGIN_BYTES: u64 = 1024;
 
-/// What takes the bytes. Called from one thread, in the order of the tree.
+/// A delivery up to this length, in one run, is made without a thread of its own: a sink takes as much in a moment.
+const SHORT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What takes the bytes. Called from one thread or task, in the order of the tree.
 pub(crate) trait Sink: Send + 'static {
     /// Why it can't go on.
     type Error: Send + 'static;
@@ -76,7 +83,16 @@ struct Run {
 }
 
 /// Chunks on their way. Dropping it ends the requests.
-struct Read(JoinHandle<Result<Vec<Vec<u8>>, ReadError>>);
+struct Read(JoinHandle<Result<Plains, ReadError>>);
+
+impl Read {
+    /// Asks for a run's chunks; `None` when it has none.
+    fn start(reader: &Arc<Reader>, open: &Open) -> Option<Read> {
+        let first = open.first?;
+        let (reader, chunks) = (Arc::clone(reader), open.chunks.clone());
+        Some(Read(tokio::spawn(async move { reader.chunks(first, &chunks).await })))
+    }
+}
 
 impl Drop for Read {
     fn drop(&mut self) {
@@ -141,31 +157,56 @@ enum Stretch {
 }
 
 /// The planning side of a delivery. Dropping it stops the delivering side after the call that it is in.
-pub(crate) struct Delivery<E> {
+pub(crate) struct Delivery<S: Sink> {
     reader: Arc<Reader>,
     open: Open,
     budget: Arc<Semaphore>,
-    runs: mpsc::Sender<Run>,
-    /// Never sends: that it is gone tells the delivering side to stop.
-    alive: oneshot::Sender<Infallible>,
-    sink: JoinHandle<Result<(), DeliveryError<E>>>,
+    progress: Arc<dyn Progress>,
+    side: Side<S>,
 }
 
-impl<E: Send + 'static> Delivery<E> {
-    /// Starts the delivering thread.
-    pub(crate) fn start<S: Sink<Error = E>>(
-        reader: &Arc<Reader>,
+/// The delivering side.
+enum Side<S: Sink> {
+    /// All of it is short so far: nothing is asked for before the end is known.
+    Short {
         sink: S,
-        progress: Arc<dyn Progress>,
-    ) -> Delivery<E> {
+        runs: Vec<Open>,
+        bytes: u64,
+    },
+    Thread(Thread<S>),
+    /// It has ended.
+    Gone,
+}
+
+struct Thread<S: Sink> {
+    runs: mpsc::Sender<Run>,
+    /// Never sends: that it is gone tells the thread to stop.
+    alive: oneshot::Sender<Infallible>,
+    ended: JoinHandle<Result<(), DeliveryError<S::Error>>>,
+}
+
+impl<S: Sink> Thread<S> {
+    fn start(sink: S, progress: Arc<dyn Progress>) -> Thread<S> {
         let (runs, incoming) = mpsc::channel::<Run>(AHEAD_RUNS_MAX);
         let (alive, stopped) = oneshot::channel();
         let runtime = Handle::current();
-        let sink =
+        let ended =
             tokio::task::spawn_blocking(move || deliver(&runtime, incoming, stopped, sink, &*progress));
+        Thread { runs, alive, ended }
+    }
+}
+
+impl<S: Sink> Delivery<S> {
+    /// Nothing is asked for yet.
+    pub(crate) fn new(reader: &Arc<Reader>, sink: S, progress: Arc<dyn Progress>) -> Delivery<S> {
         let budget = usize::try_from(AHEAD_BYTES_MAX / 1024).expect("a small number");
-        let budget = Arc::new(Semaphore::new(budget));
-        Delivery { reader: Arc::clone(reader), open: Open::default(), budget, runs, alive, sink }
+        Delivery {
+            reader: Arc::clone(reader),
+            open: Open::default(),
+            budget: Arc::new(Semaphore::new(budget)),
+            progress,
+            side: Side::Short { sink, runs: Vec::new(), bytes: 0 },
+        }
     }
 
     /// Delivers a file from byte `have` on, which is a chunk's start.
@@ -227,34 +268,66 @@ impl<E: Send + 'static> Delivery<E> {
         if self.open.memory() >= RUN_MEMORY_MAX { self.flush().await } else { Ok(()) }
     }
 
+    /// Closes the open run.
     async fn flush(&mut self) -> Result<(), ReadError> {
         let open = std::mem::take(&mut self.open);
+        let (sink, mut short) = match std::mem::replace(&mut self.side, Side::Gone) {
+            Side::Short { sink, mut runs, bytes } => {
+                let bytes = bytes + open.memory();
+                runs.push(open);
+                if bytes <= SHORT_BYTES_MAX {
+                    self.side = Side::Short { sink, runs, bytes };
+                    return Ok(());
+                }
+                (sink, runs)
+            }
+            Side::Thread(thread) => {
+                self.side = Side::Thread(thread);
+                return self.send(open).await;
+            }
+            Side::Gone => return Err(ReadError::Stopped),
+        };
+        self.side = Side::Thread(Thread::start(sink, Arc::clone(&self.progress)));
+        for open in short.drain(..) {
+            self.send(open).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a run's bytes, as soon as there is room for them, and tells the thread of it.
+    async fn send(&mut self, open: Open) -> Result<(), ReadError> {
         let kib = u32::try_from(open.memory().div_ceil(1024)).expect("a run has a few MiB").max(1);
         let permit = Arc::clone(&self.budget).acquire_many_owned(kib).await;
         let budget = permit.map_err(|_closed| ReadError::Stopped)?;
-        let read = open.first.map(|first| {
-            let (reader, chunks) = (Arc::clone(&self.reader), open.chunks);
-            Read(tokio::spawn(async move { reader.chunks(first, &chunks).await }))
-        });
-        let run = Run { read, steps: open.steps, _budget: budget };
-        // The delivering side ends early only with an error, which `finish` tells.
-        self.runs.send(run).await.map_err(|_ended| ReadError::Stopped)
+        let run = Run { read: Read::start(&self.reader, &open), steps: open.steps, _budget: budget };
+        match &self.side {
+            // The thread ends early only with an error, which `finish` tells.
+            Side::Thread(thread) => thread.runs.send(run).await.map_err(|_ended| ReadError::Stopped),
+            Side::Short { .. } | Side::Gone => Err(ReadError::Stopped),
+        }
     }
 
     /// Waits until everything is delivered. `planned` is how the planning went: the delivering side's error explains it.
-    pub(crate) async fn finish(mut self, planned: Result<(), ReadError>) -> Result<(), DeliveryError<E>> {
+    pub(crate) async fn finish(
+        mut self,
+        planned: Result<(), ReadError>,
+    ) -> Result<(), DeliveryError<S::Error>> {
         let planned = match planned {
             Ok(()) => self.flush().await,
             Err(error) => Err(error),
         };
-        let Delivery { runs, sink, alive, .. } = self;
-        drop(runs);
-        let delivered = sink.await.unwrap_or(Err(DeliveryError::Read(ReadError::Stopped)));
-        drop(alive);
-        match (delivered, planned) {
-            (Err(error), _) => Err(error),
-            (Ok(()), Err(error)) => Err(DeliveryError::Read(error)),
-            (Ok(()), Ok(())) => Ok(()),
+        match self.side {
+            Side::Short { mut sink, runs, .. } => {
+                planned?;
+                deliver_short(&self.reader, runs, &mut sink, &*self.progress).await
+            }
+            Side::Thread(Thread { runs, alive, ended }) => {
+                drop(runs);
+                let delivered = ended.await.unwrap_or(Err(DeliveryError::Read(ReadError::Stopped)));
+                drop(alive);
+                delivered.and(planned.map_err(DeliveryError::Read))
+            }
+            Side::Gone => Err(planned.err().unwrap_or(ReadError::Stopped).into()),
         }
     }
 }
@@ -263,7 +336,37 @@ fn incomplete() -> ReadError {
     DecodeError::Invalid { format: "tree", reason: "a file's chunks end before the file does" }.into()
 }
 
-/// The delivering side: hands out runs in order until there are no more, something fails or nobody wants them.
+/// Reads short runs, all at once, and hands them out.
+async fn deliver_short<S: Sink>(
+    reader: &Arc<Reader>,
+    mut runs: Vec<Open>,
+    sink: &mut S,
+    progress: &dyn Progress,
+) -> Result<(), DeliveryError<S::Error>> {
+    let Some(last) = runs.pop() else { return Ok(()) };
+    let others: Vec<(Vec<Step>, Option<Read>)> = runs
+        .into_iter()
+        .map(|open| {
+            let read = Read::start(reader, &open);
+            (open.steps, read)
+        })
+        .collect();
+    // The only one as a rule: this task reads it itself.
+    let last_read = match last.first {
+        Some(first) => Some(reader.chunks(first, &last.chunks).await?),
+        None => None,
+    };
+    for (steps, read) in others {
+        let plains = match read {
+            Some(mut read) => Some((&mut read.0).await.unwrap_or(Err(ReadError::Stopped))?),
+            None => None,
+        };
+        steps.into_iter().try_for_each(|step| take(step, plains.as_ref(), sink, progress))?;
+    }
+    last.steps.into_iter().try_for_each(|step| take(step, last_read.as_ref(), sink, progress))
+}
+
+/// The delivering thread: hands out runs in order until there are no more, something fails or nobody wants them.
 fn deliver<S: Sink>(
     runtime: &Handle,
     mut incoming: mpsc::Receiver<Run>,
@@ -273,34 +376,44 @@ fn deliver<S: Sink>(
 ) -> Result<(), DeliveryError<S::Error>> {
     while let Some(mut run) = incoming.blocking_recv() {
         let plains = match &mut run.read {
-            None => Vec::new(),
-            Some(read) => runtime.block_on(async {
+            None => None,
+            Some(read) => Some(runtime.block_on(async {
                 tokio::select! {
                     biased;
                     Err(_gone) = &mut stopped => Err(ReadError::Stopped),
                     read = &mut read.0 => read.unwrap_or(Err(ReadError::Stopped)),
                 }
-            })?,
+            })?),
         };
         for step in std::mem::take(&mut run.steps) {
             if let Err(TryRecvError::Closed) = stopped.try_recv() {
                 return Err(ReadError::Stopped.into());
             }
-            let done = match step {
-                Step::Begin(begin) => sink.begin(&begin.0, &begin.1, begin.2),
-                Step::Chunk(position) => {
-                    let plain = &plains[position];
-                    let taken = sink.bytes(plain);
-                    progress.advance(0, plain.len() as u64);
-                    taken
-                }
-                Step::End => {
-                    progress.advance(1, 0);
-                    sink.end()
-                }
-            };
-            done.map_err(DeliveryError::Sink)?;
+            take(step, plains.as_ref(), &mut sink, progress)?;
         }
     }
     Ok(())
+}
+
+/// One step of a run, whose chunks are `plains`.
+fn take<S: Sink>(
+    step: Step,
+    plains: Option<&Plains>,
+    sink: &mut S,
+    progress: &dyn Progress,
+) -> Result<(), DeliveryError<S::Error>> {
+    let done = match step {
+        Step::Begin(begin) => sink.begin(&begin.0, &begin.1, begin.2),
+        Step::Chunk(position) => {
+            let plain = plains.expect("a run with steps for chunks has chunks").get(position);
+            let taken = sink.bytes(plain);
+            progress.advance(0, plain.len() as u64);
+            taken
+        }
+        Step::End => {
+            progress.advance(1, 0);
+            sink.end()
+        }
+    };
+    done.map_err(DeliveryError::Sink)
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::ReaderToken;
 use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_protocol::hedging::{Hedging, Leave, Wish};
 use seedbank_protocol::latency::{LatencyPolicy, LatencyTable, Sample};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest, Hello, ProblemCode};
 use seedbank_protocol::moment::Moment;
@@ -111,6 +112,7 @@ pub struct Network {
     started: Instant,
     addresses: RwLock<HashMap<PublicKey, String>>,
     latency: Mutex<LatencyTable>,
+    hedging: Mutex<Hedging>,
     findings: Mutex<Vec<Finding>>,
     answered: Mutex<BTreeSet<PublicKey>>,
     failing: Mutex<BTreeMap<PublicKey, String>>,
@@ -140,6 +142,7 @@ impl Network {
             started: Instant::now(),
             addresses: RwLock::default(),
             latency: Mutex::new(LatencyTable::new(policy)),
+            hedging: Mutex::default(),
             findings: Mutex::default(),
             answered: Mutex::default(),
             failing: Mutex::default(),
@@ -201,6 +204,27 @@ impl Network {
 
     pub(crate) fn latency(&self) -> MutexGuard<'_, LatencyTable> {
         self.latency.lock().expect("nothing panics while it holds the estimates")
+    }
+
+    fn hedging(&self) -> MutexGuard<'_, Hedging> {
+        self.hedging.lock().expect("nothing panics while it holds the hedging")
+    }
+
+    /// Whether a hedge may be sent whose time has come.
+    pub(crate) fn leave(&self, wish: &Wish, now: Moment) -> Leave {
+        self.hedging().leave(wish, now)
+    }
+
+    /// Whether a provider owes an answer for so long that nobody should wait for it.
+    pub(crate) fn owes_answer(&self, provider: &PublicKey) -> bool {
+        self.hedging().is_silent(provider, self.now())
+    }
+
+    /// Notes that a provider is asked for a range, and that it was given up when the future is dropped.
+    fn question<'n>(&'n self, provider: &'n PublicKey) -> Question<'n> {
+        self.traffic.ask(provider);
+        self.hedging().asked(*provider, self.now());
+        Question { network: self, provider, is_answered: false }
     }
 
     /// Remembers how a call went.
@@ -402,9 +426,10 @@ impl Network {
         range: Range<u64>,
         token: Option<&[u8]>,
     ) -> Result<Bytes, CallError> {
-        self.traffic.ask(provider);
+        let question = self.question(provider);
         let (began, len) = (Instant::now(), range.end - range.start);
         let result = self.client.get_range(&self.peer(provider), *id, range, token).await;
+        question.answered(&result);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
         self.note(provider, began, len, &result);
         result
@@ -417,10 +442,11 @@ impl Network {
         range: Range<u64>,
         token: Option<&[u8]>,
     ) -> Result<Proof, CallError> {
-        self.traffic.ask(provider);
+        let question = self.question(provider);
         self.traffic.proofs.fetch_add(1, Ordering::Relaxed);
         let (began, len) = (Instant::now(), range.end - range.start);
         let result = self.client.get_proof(&self.peer(provider), *id, range, token).await;
+        question.answered(&result);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
         self.note(provider, began, len, &result);
         result
@@ -498,6 +524,31 @@ impl Network {
                 self.failed(provider, &error);
                 Err(error)
             }
+        }
+    }
+}
+
+/// A question on its way to a provider.
+struct Question<'n> {
+    network: &'n Network,
+    provider: &'n PublicKey,
+    is_answered: bool,
+}
+
+impl Question<'_> {
+    /// There is an answer or a failure. A deadline that passed is neither.
+    fn answered<T>(mut self, result: &Result<T, CallError>) {
+        self.is_answered = !matches!(result, Err(CallError::Slow { .. }));
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let (mut hedging, now) = (self.network.hedging(), self.network.now());
+        if self.is_answered {
+            hedging.heard(self.provider, now);
+        } else {
+            hedging.taken_back(self.provider, now);
         }
     }
 }

@@ -17,6 +17,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+/// A file up to this length that is there already is read and hashed in a moment.
+const QUICK_BYTES_MAX: u64 = 64 * 1024;
+
 /// What was delivered.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct PullReport {
@@ -69,7 +72,7 @@ pub async fn pull(
     let destination = Arc::new(Destination::open(dest, options)?);
     let sink = Writer { destination: Arc::clone(&destination), file: None };
     progress.total(snapshot.version.tree.entries, snapshot.version.tree.bytes);
-    let mut delivery = Delivery::start(reader, sink, Arc::clone(&progress));
+    let mut delivery = Delivery::new(reader, sink, Arc::clone(&progress));
     let mut report = PullReport::default();
     let mut stopped = None;
     let planned = plan(reader, snapshot, &destination, filter, &progress, &mut delivery, &mut report).await;
@@ -97,7 +100,7 @@ async fn plan(
     destination: &Arc<Destination>,
     filter: &Filter,
     progress: &Arc<dyn Progress>,
-    delivery: &mut Delivery<RestoreError>,
+    delivery: &mut Delivery<Writer>,
     report: &mut PullReport,
 ) -> Result<(), PullError> {
     let prefix = filter.literal_prefix();
@@ -123,7 +126,12 @@ async fn plan(
             Entry::File { size, executable, .. } => {
                 report.files += 1;
                 report.bytes += size;
-                let existing = tokio::task::block_in_place(|| destination.existing(path, entry))?;
+                // For a small file there is little to look at: handing this thread's work to another costs more.
+                let existing = if *size <= QUICK_BYTES_MAX {
+                    destination.existing(path, entry)
+                } else {
+                    tokio::task::block_in_place(|| destination.existing(path, entry))
+                }?;
                 let is_whole = matches!(existing, Existing::Complete | Existing::OtherMode);
                 let have = match existing {
                     Existing::Complete => *size,
@@ -242,7 +250,7 @@ pub async fn verify(
     progress: Arc<dyn Progress>,
 ) -> Result<PullReport, VerifyError> {
     progress.total(snapshot.version.tree.entries, snapshot.version.tree.bytes);
-    let mut delivery = Delivery::start(reader, Checker { file: None }, progress);
+    let mut delivery = Delivery::new(reader, Checker { file: None }, progress);
     let mut report = PullReport::default();
     let planned = async {
         let mut entries = EntryWalk::new(reader, &snapshot.version.tree, snapshot.root);
@@ -308,7 +316,8 @@ pub enum CatError {
     Write(#[from] std::io::Error),
 }
 
-/// Writes bytes `range` of a file to `out`, in order; a range past the end is cut. Gives the bytes written.
+/// Writes bytes `range` of a file to `out`, in order; a range past the end is cut. Gives the bytes written. Up to a MiB is
+/// written by the calling task, more by a thread of its own: an `out` that blocks for long blocks that task.
 ///
 /// # Errors
 /// [`CatError`].
@@ -326,7 +335,7 @@ pub async fn cat<W: Write + Send + 'static>(
     }
     let left = end - range.start;
     let sink = Cutter { out, skip: 0, left };
-    let mut delivery = Delivery::start(reader, sink, Arc::new(crate::progress::Silent));
+    let mut delivery = Delivery::new(reader, sink, Arc::new(crate::progress::Silent));
     let planned = delivery.range(&located, range.start..end).await;
     match delivery.finish(planned).await {
         Ok(()) => Ok(left),

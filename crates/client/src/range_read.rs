@@ -8,11 +8,14 @@
 //! Dropping a read ends its requests. What a read leaves behind on purpose are questions of blame, which the network
 //! keeps, bounded.
 
+mod in_flight;
 mod part;
+mod pieces;
 
 use crate::columns::Columns;
 use crate::network::{Network, Tokens};
 use bytes::Bytes;
+use in_flight::InFlight;
 use part::{Answered, Held, Part, Rejected};
 use seedbank_formats::SegmentNumber;
 use seedbank_formats::placement::SegmentPlacement;
@@ -23,7 +26,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+
+pub(crate) use pieces::Pieces;
 
 /// Why a range of a segment could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +79,14 @@ pub(crate) async fn read<T>(
     range: Range<u64>,
     check: Check,
     columns: Option<&Arc<Columns>>,
-    open: impl Fn(&[u8]) -> Result<T, Unopened>,
+    mut open: impl FnMut(&Pieces) -> Result<T, Unopened>,
 ) -> Result<T, RangeError> {
     let columns = columns.filter(|_| !placement.scheme.is_copies());
     let reading = Reading::new(network, tokens, placement, &range, check, columns)?;
-    match reading.run(&open).await {
+    match reading.run(&mut open).await {
         // What others have brought was proven, but so may be what a holder has: it is asked itself.
         Err(RangeError::WriterFault { .. }) if columns.is_some() => {
-            Reading::new(network, tokens, placement, &range, check, None)?.run(&open).await
+            Reading::new(network, tokens, placement, &range, check, None)?.run(&mut open).await
         }
         read => read,
     }
@@ -163,7 +167,7 @@ struct Reading {
     /// By position in the range.
     parts: Vec<Part>,
     columns: Option<Arc<Columns>>,
-    events: JoinSet<Event>,
+    events: InFlight<Event>,
 }
 
 impl Reading {
@@ -209,19 +213,22 @@ impl Reading {
             placement: Arc::clone(placement),
             parts,
             columns: None,
-            events: JoinSet::new(),
+            events: InFlight::new(),
         }
     }
 
-    async fn run<T>(mut self, open: &impl Fn(&[u8]) -> Result<T, Unopened>) -> Result<T, RangeError> {
+    async fn run<T>(
+        mut self,
+        open: &mut impl FnMut(&Pieces) -> Result<T, Unopened>,
+    ) -> Result<T, RangeError> {
         (0..self.parts.len()).for_each(|part| self.act(part));
         loop {
             if let Some(error) = self.failed() {
                 self.give_up();
                 return Err(error);
             }
-            if let Some(bytes) = self.offered() {
-                match open(&bytes) {
+            if let Some(pieces) = self.offered() {
+                match open(&pieces) {
                     Ok(value) => {
                         self.accept();
                         return Ok(value);
@@ -239,14 +246,10 @@ impl Reading {
         }
     }
 
-    /// The bytes to try, once every part has some. Copied only when there are several parts.
-    fn offered(&self) -> Option<Bytes> {
-        if let [part] = &self.parts[..] {
-            return part.offered().cloned();
-        }
-        let parts: Vec<&[u8]> =
-            self.parts.iter().map(|part| part.offered().map(|bytes| &bytes[..])).collect::<Option<_>>()?;
-        Some(Bytes::from(parts.concat()))
+    /// The bytes to try, once every part has some.
+    fn offered(&self) -> Option<Pieces> {
+        let pieces = self.parts.iter().map(|part| part.offered().cloned()).collect::<Option<_>>()?;
+        Some(Pieces::new(pieces))
     }
 
     fn failed(&self) -> Option<RangeError> {
@@ -332,36 +335,35 @@ impl Reading {
         }
         let timer = self.network.sleep_until(wake);
         tokio::select! {
-            Some(event) = self.events.join_next() => self.happened(event),
+            // An answer that is here makes a hedge needless.
+            biased;
+            event = self.events.next() => self.happened(event),
             () = timer => {
                 let now = self.network.now();
                 for part in 0..self.parts.len() {
-                    self.parts[part].handle_timeout(now);
+                    self.parts[part].handle_timeout(now, |wish| self.network.leave(wish, now));
                     self.act(part);
                 }
             }
         }
     }
 
-    fn happened(&mut self, event: Result<Event, JoinError>) {
+    fn happened(&mut self, event: Event) {
         let now = self.network.now();
         match event {
-            Ok(Event::Answer { part, request, result }) => {
+            Event::Answer { part, request, result } => {
                 let evidence = self.parts[part].answered(request, result, now);
                 self.act_on(part, evidence.as_ref());
             }
-            Ok(Event::Room { part, room }) => {
+            Event::Room { part, room } => {
                 for request in self.parts[part].has_room(room, now) {
                     self.send(part, request);
                 }
             }
-            Ok(Event::Columns { part, result }) => {
+            Event::Columns { part, result } => {
                 self.parts[part].has_columns(result, now);
                 self.act(part);
             }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // A cancelled request has no answer, and the exchange does not wait for one.
-            Err(_cancelled) => {}
         }
     }
 
@@ -410,14 +412,14 @@ impl Reading {
                 let waiting = match &self.columns {
                     None => {
                         let room = self.network.decode_room(bytes);
-                        self.events.spawn(async move { Event::Room { part, room: room.await } })
+                        self.events.start(async move { Event::Room { part, room: room.await } })
                     }
                     Some(columns) => {
                         let (network, tokens) = (Arc::clone(&self.network), Arc::clone(&self.tokens));
                         let (index, range) = (self.parts[part].index(), self.parts[part].range());
                         let placement = Arc::clone(&self.placement);
                         let decoding = Arc::clone(columns).range(network, tokens, placement, index, range);
-                        self.events.spawn(async move { Event::Columns { part, result: decoding.await } })
+                        self.events.start(async move { Event::Columns { part, result: decoding.await } })
                     }
                 };
                 self.parts[part].waits_for(waiting);
@@ -431,7 +433,7 @@ impl Reading {
         let Some((source, mode)) = self.parts[part].question(request) else { return };
         let (network, token) = (Arc::clone(&self.network), self.tokens.get());
         let (id, range) = (self.placement.fragments[source.index].id, self.parts[part].range());
-        let sent: AbortHandle = self.events.spawn(async move {
+        let sent = self.events.start(async move {
             let (provider, token) = (&source.provider, token.as_deref());
             let result = match mode {
                 Mode::Plain => network.get_range(provider, &id, range, token).await.map(Answered::Plain),

@@ -11,7 +11,7 @@ use crate::columns::Columns;
 use crate::dataset::DatasetKeys;
 use crate::network::{Network, Tokens};
 use crate::placements::{PlacementError, Placements};
-use crate::range_read::{self, RangeError, Unopened};
+use crate::range_read::{self, Pieces, RangeError, Unopened};
 use crate::recent::Recent;
 use crate::uploader::SharedBooks;
 use seedbank_formats::SegmentNumber;
@@ -25,7 +25,11 @@ use seedbank_formats::seal::{ITEM_PLAIN_BYTES_MAX, Item, ItemKind, Opener};
 use seedbank_formats::segment::Footer;
 use seedbank_protocol::read_exchange::Check;
 use seedbank_protocol::routes::PROOF_RANGE_BYTES_MAX;
-use std::collections::BTreeMap;
+use seedbank_transport::{Buffer, Buffers};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
@@ -91,9 +95,12 @@ pub enum ReadError {
     /// There is no such path in the version.
     #[error("no such path in this version: {0}")]
     NoSuchPath(String),
-    /// The path is a folder or a link.
-    #[error("{0} is not a file")]
-    NotAFile(String),
+    /// Name a file in the folder, or pull the folder.
+    #[error("{0} is not a file but a folder: name a file in it, or pull it with the pattern \"{0}/**\"")]
+    IsAFolder(String),
+    /// Name what the link points to.
+    #[error("{0} is not a file but a symlink: name what it points to")]
+    IsALink(String),
     /// The task that read was stopped.
     #[error("reading was stopped")]
     Stopped,
@@ -161,6 +168,25 @@ pub struct Reader {
     segments: Mutex<Recent<SegmentNumber, Slot>>,
     pages: Mutex<Recent<Wanted, Arc<Vec<u8>>>>,
     metadata_requests: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
+}
+
+/// Plaintexts of neighbouring items, one after another in one buffer.
+pub(crate) struct Plains {
+    buffer: Buffer,
+    ends: Vec<usize>,
+}
+
+impl Plains {
+    /// The plaintext of the item at this position.
+    pub(crate) fn get(&self, position: usize) -> &[u8] {
+        let start = position.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.buffer[start..self.ends[position]]
+    }
+
+    fn to_vecs(&self) -> Vec<Vec<u8>> {
+        (0..self.ends.len()).map(|position| self.get(position).to_vec()).collect()
+    }
 }
 
 impl Reader {
@@ -177,6 +203,7 @@ impl Reader {
             segments: Mutex::new(Recent::new(SEGMENT_BYTES_KEPT)),
             pages: Mutex::new(Recent::new(PAGE_BYTES_KEPT)),
             metadata_requests: Arc::new(Semaphore::new(METADATA_REQUESTS_MAX)),
+            buffers: Arc::default(),
         })
     }
 
@@ -250,12 +277,14 @@ impl Reader {
                 let start = if is_whole { 0 } else { footer_start };
                 let (skip, len) = (footer_start - start, sealed_len - start);
                 let range = u64::from(start)..u64::from(sealed_len);
-                let open = |bytes: &[u8]| {
-                    let sealed = bytes.get(usize_of(skip)..).unwrap_or_default();
-                    let footer = Footer::open(keys, number, sealed_len, sealed).map_err(|error| {
+                let open = |pieces: &Pieces| {
+                    let sealed = pieces.get(usize_of(skip)..usize_of(len)).unwrap_or_default();
+                    let footer = Footer::open(keys, number, sealed_len, &sealed).map_err(|error| {
                         Unopened { at: u64::from(skip)..u64::from(len), why: error.to_string() }
                     })?;
-                    Ok(Loaded { footer, whole: is_whole.then(|| bytes.to_vec()) })
+                    let whole =
+                        if is_whole { pieces.get(0..usize_of(len)).map(Cow::into_owned) } else { None };
+                    Ok(Loaded { footer, whole })
                 };
                 let read = range_read::read(self.access(), placement, range, Check::Proof, None, open);
                 Ok::<_, ReadError>(Arc::new(read.await?))
@@ -279,52 +308,29 @@ impl Reader {
     ) -> Result<Vec<u8>, ReadError> {
         let place = Place { segment: placement.number, index };
         let wanted = Wanted { place, kind, id: *id, plain: PlainLength::AtMost(ITEM_PLAIN_BYTES_MAX) };
-        let mut plains = self.run_placed(placement, &[wanted]).await?;
-        Ok(plains.pop().expect("one item gives one plaintext"))
+        Ok(self.run_placed(placement, &[wanted]).await?.get(0).to_vec())
     }
 
-    /// Opens items of a segment that is in memory. `None`: it is not, or something there does not open and is asked for
-    /// again, with blame.
-    fn open_loaded(
-        &self,
-        placement: &SegmentPlacement,
-        loaded: &Loaded,
-        items: &[Item],
-    ) -> Result<Option<Vec<Vec<u8>>>, ReadError> {
-        let Some(whole) = &loaded.whole else { return Ok(None) };
-        let keys = self.seal_keys(placement.epoch)?;
-        let (mut opener, mut plains) = (Opener::new(), Vec::with_capacity(items.len()));
-        for item in items {
-            match open_item(keys, &mut opener, item, whole, 0) {
-                Ok(plain) => plains.push(plain),
-                Err(_unopened) => return Ok(None),
-            }
-        }
-        Ok(Some(plains))
-    }
-
-    /// Reads neighbouring items of one segment with one request to each fragment that they touch.
+    /// Reads neighbouring items of one segment into `plain`, with one request to each fragment that they touch.
     async fn run(
         &self,
         placement: &Arc<SegmentPlacement>,
         items: &[Item],
-    ) -> Result<Vec<Vec<u8>>, ReadError> {
+        plain: &mut [u8],
+    ) -> Result<(), ReadError> {
         let keys = self.seal_keys(placement.epoch)?;
-        let (Some(first), Some(last)) = (items.first(), items.last()) else { return Ok(Vec::new()) };
+        let (Some(first), Some(last)) = (items.first(), items.last()) else { return Ok(()) };
         let check = if items.iter().any(|item| is_metadata(item.kind)) { Check::Proof } else { Check::Seal };
         let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.sealed_len);
         let is_bulk = check == Check::Seal && range.end - range.start >= BULK_BYTES_MIN;
         let columns = is_bulk.then_some(&self.columns);
-        let open = |bytes: &[u8]| {
-            let mut opener = Opener::new();
-            items.iter().map(|item| open_item(keys, &mut opener, item, bytes, first.offset)).collect()
-        };
+        let open = |pieces: &Pieces| open_items(keys, items, first.offset, |at| pieces.get(at), plain);
         Ok(range_read::read(self.access(), placement, range, check, columns, open).await?)
     }
 
     /// Neighbouring items of one segment, checked against what is wanted. Fragments that moved meanwhile are followed.
-    async fn run_of_segment(&self, wanted: &[Wanted]) -> Result<Vec<Vec<u8>>, ReadError> {
-        let Some(first) = wanted.first() else { return Ok(Vec::new()) };
+    async fn run_of_segment(&self, wanted: &[Wanted]) -> Result<Plains, ReadError> {
+        let first = wanted.first().expect("nobody reads a run without items");
         let placement = self.placement(first.place.segment).await?;
         let failed = match self.run_placed(&placement, wanted).await {
             Err(error @ ReadError::Range(RangeError::Unavailable { .. })) => error,
@@ -340,20 +346,32 @@ impl Reader {
         &self,
         placement: &Arc<SegmentPlacement>,
         wanted: &[Wanted],
-    ) -> Result<Vec<Vec<u8>>, ReadError> {
-        let Some(first) = wanted.first() else { return Ok(Vec::new()) };
-        let loaded = self.load(placement, first.kind).await?;
+    ) -> Result<Plains, ReadError> {
+        let kind = wanted.first().map_or(ItemKind::Chunk, |first| first.kind);
+        let loaded = self.load(placement, kind).await?;
         let items: Vec<Item> =
             wanted.iter().map(|wanted| wanted.find(&loaded.footer)).collect::<Result<_, _>>()?;
-        if let Some(plains) = self.open_loaded(placement, &loaded, &items)? {
-            return Ok(plains);
+        let ends = items.iter().scan(0, |end, item| {
+            *end += usize_of(item.plain_len);
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        let mut plains = Plains { buffer: self.buffers.take(ends.last().copied().unwrap_or(0)), ends };
+        if let Some(whole) = &loaded.whole {
+            let keys = self.seal_keys(placement.epoch)?;
+            let within = |at| whole.get(at).map(Cow::Borrowed);
+            if open_items(keys, &items, 0, within, &mut plains.buffer).is_ok() {
+                return Ok(plains);
+            }
+            // Something does not open and is asked for again, with blame.
         }
-        let mut plains = Vec::with_capacity(items.len());
-        let mut rest = &items[..];
+        let (mut rest, mut plain) = (&items[..], &mut plains.buffer[..]);
         while !rest.is_empty() {
             let (run, later) = rest.split_at(run_len(rest));
-            plains.extend(self.run(placement, run).await?);
-            rest = later;
+            let plain_len = run.iter().map(|item| usize_of(item.plain_len)).sum();
+            let (now, after) = plain.split_at_mut(plain_len);
+            self.run(placement, run, now).await?;
+            (rest, plain) = (later, after);
         }
         Ok(plains)
     }
@@ -374,39 +392,51 @@ impl Reader {
             order.iter().filter_map(|wanted| Some((*wanted, pages.get(wanted)?))).collect()
         };
         order.retain(|wanted| !found.contains_key(wanted));
-        let mut tasks = JoinSet::new();
+        let mut runs: VecDeque<Vec<Wanted>> = VecDeque::new();
         let mut rest = &order[..];
         while !rest.is_empty() {
             let run = neighbours(rest.iter().map(|wanted| wanted.place));
             let (now, later) = rest.split_at(run.min(METADATA_RUN_ITEMS_MAX));
+            runs.push_back(now.to_vec());
             rest = later;
-            let (run, reader, requests) =
-                (now.to_vec(), Arc::clone(self), Arc::clone(&self.metadata_requests));
-            tasks.spawn(async move {
-                let _permit = requests.acquire().await.map_err(|_closed| ReadError::Stopped)?;
-                let plains = reader.run_of_segment(&run).await?;
-                Ok::<Vec<(Wanted, Vec<u8>)>, ReadError>(run.into_iter().zip(plains).collect())
-            });
+        }
+        let mut tasks = JoinSet::new();
+        // The last one is read by this task, and is the only one as a rule.
+        let own = runs.pop_back();
+        for run in runs {
+            let reader = Arc::clone(self);
+            tasks.spawn(async move { reader.metadata_run(run).await });
+        }
+        let mut read = Vec::new();
+        if let Some(own) = own {
+            read.extend(self.metadata_run(own).await?);
         }
         while let Some(run) = tasks.join_next().await {
-            for (wanted, plain) in run.map_err(|_stopped| ReadError::Stopped)?? {
-                let bytes = plain.len() as u64;
-                let plain = Arc::new(plain);
-                if is_metadata(wanted.kind) {
-                    self.pages().put(wanted, Arc::clone(&plain), bytes);
-                }
-                found.insert(wanted, plain);
+            read.extend(run.map_err(|_stopped| ReadError::Stopped)??);
+        }
+        for (wanted, plain) in read {
+            let plain = Arc::new(plain);
+            if is_metadata(wanted.kind) {
+                self.pages().put(wanted, Arc::clone(&plain), plain.len() as u64);
             }
+            found.insert(wanted, plain);
         }
         Ok(wanted.iter().map(|wanted| Vec::clone(&found[wanted])).collect())
+    }
+
+    /// Neighbouring items, as soon as it is their turn.
+    async fn metadata_run(&self, run: Vec<Wanted>) -> Result<Vec<(Wanted, Vec<u8>)>, ReadError> {
+        let _permit = self.metadata_requests.acquire().await.map_err(|_closed| ReadError::Stopped)?;
+        let plains = self.run_of_segment(&run).await?.to_vecs();
+        Ok(run.into_iter().zip(plains).collect())
     }
 
     /// A named item behind a link, as the owner linked it.
     pub(crate) async fn linked(self: &Arc<Self>, link: &Link, id: &ChunkId) -> Result<Vec<u8>, ReadError> {
         let wanted = Wanted::named(*id, link.place, ITEM_PLAIN_BYTES_MAX);
-        let plain = self.run_of_segment(&[wanted]).await?.pop().expect("one item gives one plaintext");
-        link.check(&plain)?;
-        Ok(plain)
+        let plains = self.run_of_segment(&[wanted]).await?;
+        link.check(plains.get(0))?;
+        Ok(plains.get(0).to_vec())
     }
 
     /// Plaintexts of neighbouring chunks of one segment, for bulk reads.
@@ -414,7 +444,7 @@ impl Reader {
         self: &Arc<Self>,
         first: Place,
         chunks: &[ChunkRef],
-    ) -> Result<Vec<Vec<u8>>, ReadError> {
+    ) -> Result<Plains, ReadError> {
         let places = (first.index..).map(|index| Place { segment: first.segment, index });
         let wanted: Vec<Wanted> =
             chunks.iter().zip(places).map(|(chunk, place)| Wanted::chunk(chunk, place)).collect();
@@ -430,25 +460,36 @@ fn is_metadata(kind: ItemKind) -> bool {
     }
 }
 
-/// Opens an item that lies in `bytes`, of which the first has the offset `start` in the segment.
-fn open_item(
+thread_local! {
+    /// Tables and buffers for what is compressed.
+    static OPENER: RefCell<Opener> = RefCell::default();
+}
+
+/// Opens items one after another into `plain`, which has room for exactly them. `sealed` gives their bytes, by what
+/// lies between them and the byte with the offset `start`.
+fn open_items<'b>(
     keys: &SealKeys,
-    opener: &mut Opener,
-    item: &Item,
-    bytes: &[u8],
+    items: &[Item],
     start: u32,
-) -> Result<Vec<u8>, Unopened> {
-    let at = item.offset - start;
-    let end = usize_of(at).saturating_add(usize_of(item.sealed_len));
-    let sealed = bytes.get(usize_of(at)..end).unwrap_or_default();
-    let mut plain = Vec::with_capacity(usize_of(item.plain_len));
-    match opener.open(keys, item, sealed, &mut plain) {
-        Ok(()) => Ok(plain),
-        Err(error) => {
-            let at = u64::from(at);
-            Err(Unopened { at: at..at + u64::from(item.sealed_len), why: error.to_string() })
+    sealed: impl Fn(Range<usize>) -> Option<Cow<'b, [u8]>>,
+    plain: &mut [u8],
+) -> Result<(), Unopened> {
+    let mut plain = plain;
+    OPENER.with_borrow_mut(|opener| {
+        for item in items {
+            let (own, rest) = plain.split_at_mut(usize_of(item.plain_len));
+            plain = rest;
+            // Items of a footer lie one behind another.
+            let at = usize_of(item.offset - start);
+            let end = at + usize_of(item.sealed_len);
+            let bytes = sealed(at..end).unwrap_or_default();
+            opener.open_into(keys, item, &bytes, own).map_err(|error| {
+                let at = u64::from(item.offset - start);
+                Unopened { at: at..at + u64::from(item.sealed_len), why: error.to_string() }
+            })?;
         }
-    }
+        Ok(())
+    })
 }
 
 /// How many items at the front fit into one request; at least one.

@@ -11,30 +11,27 @@
 //! This module doesn't know chunks: whether the bytes of a part file are right is its writer's to say.
 
 mod part_file;
+mod place;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use aws_lc_rs::digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use seedbank_formats::Sha256;
 use seedbank_formats::path::{TargetError, TreePath, fold_case};
 use seedbank_formats::tree::Entry;
 
 pub use part_file::PartFile;
 
 use self::part_file::{part_len, part_name};
+use self::place::MissingFolders;
 use crate::scan::is_part_name;
-
-/// Bytes per read when content is compared: large enough for a disk's full speed, small beside everything else.
-const COMPARE_BUFFER_BYTES: usize = 1 << 20;
 
 const FOLDER_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -173,26 +170,15 @@ impl RestoreError {
 /// The folder that a tree is written to.
 #[derive(Debug)]
 pub struct Destination {
-    folder: OwnedFd,
+    folder: Arc<OwnedFd>,
     disk_path: PathBuf,
     options: RestoreOptions,
     /// On a case-insensitive disk: each path and each folder above one, under its folded name.
     names: Option<Mutex<HashMap<String, String>>>,
+    /// Folders that were walked to last, by their path.
+    walked: Mutex<VecDeque<(String, Arc<OwnedFd>)>>,
     /// Symlinks to make in the end.
     links: Mutex<Vec<(TreePath, String)>>,
-}
-
-/// An entry's place: its folder, open, and its name in there.
-struct Place<'a> {
-    folder: OwnedFd,
-    name: &'a str,
-    disk_path: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MissingFolders {
-    Make,
-    Leave,
 }
 
 impl Destination {
@@ -224,7 +210,8 @@ impl Destination {
             CaseSensitivity::Sensitive => None,
             CaseSensitivity::Insensitive => Some(Mutex::default()),
         };
-        Destination { folder, disk_path, options, names, links: Mutex::default() }
+        let folder = Arc::new(folder);
+        Destination { folder, disk_path, options, names, walked: Mutex::default(), links: Mutex::default() }
     }
 
     /// Whether the destination's disk takes `A` and `a` for one name.
@@ -373,7 +360,7 @@ impl Destination {
         if !metadata.is_file() || metadata.nlink() != 1 {
             return Err(RestoreError::AlreadyThere(place.disk_path));
         }
-        set_executable(&file, executable).map_err(|error| place.error(error))
+        set_executable(&file, metadata.mode(), executable).map_err(|error| place.error(error))
     }
 
     /// Opens the part file of a file, as an interrupted pull left it or empty, and locks it.
@@ -388,58 +375,6 @@ impl Destination {
             return Err(RestoreError::AlreadyThere(place.disk_path));
         }
         PartFile::open(self.options, place)
-    }
-
-    fn place_or_make<'p>(&self, path: &'p TreePath) -> Result<Place<'p>, RestoreError> {
-        Ok(self.place(path, MissingFolders::Make)?.expect("missing folders were made"))
-    }
-
-    /// Walks to the folder of a path without following a symlink. `None`: a folder is missing and was to be left so.
-    fn place<'p>(
-        &self,
-        path: &'p TreePath,
-        missing: MissingFolders,
-    ) -> Result<Option<Place<'p>>, RestoreError> {
-        let text = path.as_str();
-        let disk_path = self.disk_path.join(text);
-        let mut folder = self.folder.try_clone().map_err(|error| RestoreError::io(&disk_path, error))?;
-        let (above, name) = match text.rsplit_once('/') {
-            Some((above, name)) => (Some(above), name),
-            None => (None, text),
-        };
-        let mut walked = self.disk_path.clone();
-        for component in above.into_iter().flat_map(|above| above.split('/')) {
-            walked.push(component);
-            let opened = rustix::fs::openat(&folder, component, FOLDER_FLAGS, Mode::empty());
-            folder = match (opened, missing) {
-                (Ok(inner), _) => inner,
-                (Err(Errno::NOENT), MissingFolders::Leave) => return Ok(None),
-                (Err(Errno::NOENT), MissingFolders::Make) => self.enter_new(&folder, component, &walked)?,
-                (Err(error), missing) => {
-                    let problem = not_entered(&folder, component, &walked, error);
-                    let may_replace =
-                        missing == MissingFolders::Make && self.options.overwrite == Overwrite::Yes;
-                    if !may_replace || !matches!(problem, RestoreError::NotAFolder(_)) {
-                        return Err(problem);
-                    }
-                    rustix::fs::unlinkat(&folder, component, AtFlags::empty())
-                        .map_err(|error| RestoreError::io(&walked, error))?;
-                    self.enter_new(&folder, component, &walked)?
-                }
-            };
-        }
-        Ok(Some(Place { folder, name, disk_path }))
-    }
-
-    /// Makes and opens a folder, which another thread may do at the same moment.
-    fn enter_new(&self, above: &OwnedFd, name: &str, walked: &Path) -> Result<OwnedFd, RestoreError> {
-        match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o777)) {
-            Ok(()) => self.options.sync(above, walked)?,
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(RestoreError::io(walked, error)),
-        }
-        rustix::fs::openat(above, name, FOLDER_FLAGS, Mode::empty())
-            .map_err(|error| not_entered(above, name, walked, error))
     }
 }
 
@@ -465,15 +400,6 @@ impl RestoreOptions {
                 rustix::fs::fsync(folder).map_err(|error| RestoreError::io(disk_path, error))
             }
         }
-    }
-}
-
-/// Why a component of a path could not be opened as a folder.
-fn not_entered(above: &OwnedFd, name: &str, walked: &Path, error: Errno) -> RestoreError {
-    let found = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW);
-    match found.map(|found| FileType::from_raw_mode(found.st_mode)) {
-        Ok(FileType::Symlink) => RestoreError::SymlinkInTheWay(walked.to_owned()),
-        _ => RestoreError::io(walked, error),
     }
 }
 
@@ -522,75 +448,12 @@ fn probe_case(folder: &OwnedFd) -> rustix::io::Result<CaseSensitivity> {
     }
 }
 
-/// Takes or gives the executable bit wherever the umask let the file be read. The file was made with 0644 minus the
-/// umask, which we can't ask for without changing it for other threads.
-fn set_executable(file: &File, executable: bool) -> io::Result<()> {
-    let mode = file.metadata()?.mode() & 0o777;
+/// Takes or gives the executable bit of a file with this `mode` wherever the umask let the file be read. The file was
+/// made with 0644 minus the umask, which we can't ask for without changing it for other threads.
+fn set_executable(file: &File, mode: u32, executable: bool) -> io::Result<()> {
+    let mode = mode & 0o777;
     let wanted = if executable { mode | ((mode & 0o444) >> 2) } else { mode & !0o111 };
     if wanted == mode { Ok(()) } else { file.set_permissions(std::fs::Permissions::from_mode(wanted)) }
-}
-
-impl Place<'_> {
-    fn error(&self, error: impl Into<io::Error>) -> RestoreError {
-        RestoreError::io(&self.disk_path, error)
-    }
-
-    /// What has the entry's name.
-    fn file_type(&self) -> Result<Option<FileType>, RestoreError> {
-        match rustix::fs::statat(&self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(Some(FileType::from_raw_mode(found.st_mode))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(self.error(error)),
-        }
-    }
-
-    fn open_regular(&self) -> Result<File, RestoreError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.folder, self.name, flags, Mode::empty());
-        file.map(File::from).map_err(|error| self.error(error))
-    }
-
-    fn compare(&self, executable: bool, size: u64, sha256: &Sha256) -> Result<Existing, RestoreError> {
-        let mut file = self.open_regular()?;
-        let metadata = file.metadata().map_err(|error| self.error(error))?;
-        if !metadata.is_file() || metadata.len() != size {
-            return Ok(Existing::Different);
-        }
-        let found = hash(&mut file).map_err(|error| self.error(error))?;
-        Ok(if found != *sha256 {
-            Existing::Different
-        } else if (metadata.mode() & 0o100 != 0) == executable {
-            Existing::Complete
-        } else if metadata.nlink() != 1 {
-            // Its mode is also that of a name which may lie outside.
-            Existing::Different
-        } else {
-            Existing::OtherMode
-        })
-    }
-
-    /// Removes a name that is no folder; a missing one is fine.
-    fn unlink(&self, name: &str) -> Result<(), RestoreError> {
-        match rustix::fs::unlinkat(&self.folder, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.error(error)),
-        }
-    }
-}
-
-fn hash(file: &mut File) -> io::Result<Sha256> {
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut buffer = vec![0; COMPARE_BUFFER_BYTES];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => context.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let hash = context.finish();
-    Ok(Sha256(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")))
 }
 
 #[cfg(test)]

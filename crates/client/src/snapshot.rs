@@ -146,11 +146,29 @@ impl Snapshot {
         reader: &Arc<Reader>,
         path: &TreePath,
     ) -> Result<LocatedEntry, ReadError> {
-        let found = walk::find(reader, &self.version.tree, self.root, path).await?;
-        let located = found.ok_or_else(|| ReadError::NoSuchPath(path.to_string()))?;
+        let Some(located) = walk::find(reader, &self.version.tree, self.root, path).await? else {
+            return Err(self.no_such_file(reader, path).await);
+        };
         match located.entry {
             Entry::File { .. } => Ok(located),
-            Entry::Folder | Entry::Symlink { .. } => Err(ReadError::NotAFile(path.to_string())),
+            Entry::Folder => Err(ReadError::IsAFolder(path.to_string())),
+            Entry::Symlink { .. } => Err(ReadError::IsALink(path.to_string())),
+        }
+    }
+
+    /// Why nothing has this path: a tree has no entry for a folder with something in it.
+    async fn no_such_file(&self, reader: &Arc<Reader>, path: &TreePath) -> ReadError {
+        let inside = format!("{path}/");
+        let mut around = EntryWalk::below(reader, &self.version.tree, self.root, inside.clone());
+        loop {
+            match around.next().await {
+                Ok(Some(found)) if found.path.as_str().starts_with(&inside) => {
+                    return ReadError::IsAFolder(path.to_string());
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return ReadError::NoSuchPath(path.to_string()),
+                Err(error) => return error,
+            }
         }
     }
 }

@@ -329,29 +329,34 @@ impl Opener {
         sealed: &[u8],
         plain: &mut Vec<u8>,
     ) -> Result<(), OpenError> {
+        // Before anything is allocated for a length that no item has.
+        item.payload_len().ok_or(OpenError::Length)?;
         let start = plain.len();
-        let opened = self.append(keys, item, sealed, plain);
+        plain.resize(start + usize::try_from(item.plain_len).map_err(|_| OpenError::Length)?, 0);
+        let opened = self.open_into(keys, item, sealed, &mut plain[start..]);
         if opened.is_err() {
             plain.truncate(start);
         }
         opened
     }
 
-    fn append(
+    /// Opens `sealed`, the bytes of `item`, into `plain`, which is as long as the item says. Nothing is allocated and
+    /// nothing cleared beforehand: for whoever uses buffers again.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what `plain` then holds must not be used.
+    pub fn open_into(
         &mut self,
         keys: &SealKeys,
         item: &Item,
         sealed: &[u8],
-        plain: &mut Vec<u8>,
+        plain: &mut [u8],
     ) -> Result<(), OpenError> {
         let payload_len = item.payload_len().ok_or(OpenError::Length)?;
-        if sealed.len() != payload_len + SEAL_OVERHEAD_BYTES {
+        let is_as_long = usize::try_from(item.plain_len).is_ok_and(|len| len == plain.len());
+        if sealed.len() != payload_len + SEAL_OVERHEAD_BYTES || !is_as_long {
             return Err(OpenError::Length);
         }
-        let start = plain.len();
-        plain.resize(start + usize::try_from(item.plain_len).map_err(|_| OpenError::Length)?, 0);
-        let plain = &mut plain[start..];
-
         let key = Zeroizing::new(keys.chunk_key(&item.id));
         let aad = item_aad(keys, item.kind, &item.id, item.codec, item.plain_len);
         let written = match item.codec {

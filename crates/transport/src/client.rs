@@ -5,6 +5,7 @@
 
 use crate::Identity;
 use crate::body::Body;
+use crate::buffers::{Buffer, Buffers};
 use crate::dial::{BoxedStream, Dial, PeerAddress};
 use crate::error::{CallError, MalformedAnswer, Phase};
 use crate::pace::{Pace, Progress};
@@ -72,6 +73,8 @@ pub struct AnswerMax {
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// More header lines than any of our answers has.
 const HEADER_LINES_MAX: usize = 64;
+/// Bodies from this length on are received into buffers that are used again: memory of a shorter one is cheap.
+const POOLED_BYTES_MIN: usize = 64 * 1024;
 /// Pools without connections are forgotten above this many peers.
 const POOLS_MAX: usize = 1_024;
 
@@ -84,6 +87,7 @@ struct Inner {
     dial: Box<dyn Dial>,
     limits: ClientLimits,
     pools: Mutex<Pools>,
+    buffers: Arc<Buffers>,
 }
 
 #[derive(Default)]
@@ -139,6 +143,7 @@ impl Client {
             dial: Box::new(dial),
             limits,
             pools: Mutex::default(),
+            buffers: Arc::default(),
         }))
     }
 
@@ -304,7 +309,8 @@ impl Inner {
         request: &Request<Bytes>,
         answer_max: AnswerMax,
     ) -> Result<Response<Bytes>, Failure> {
-        let (response, after) = connection.exchange(peer, request, answer_max, &self.limits).await?;
+        let (response, after) =
+            connection.exchange(peer, request, answer_max, &self.limits, &self.buffers).await?;
         if after == After::Reuse {
             connection.idle_since = Instant::now();
             self.pools().give_back(peer.key, connection, &self.limits);
@@ -332,6 +338,7 @@ impl Connection {
         request: &Request<Bytes>,
         answer_max: AnswerMax,
         limits: &ClientLimits,
+        buffers: &Arc<Buffers>,
     ) -> Result<(Response<Bytes>, After), Failure> {
         let received_before = self.traffic.received();
         let body_bytes = u64::try_from(request.body().len()).expect("bytes in memory are countable");
@@ -359,7 +366,7 @@ impl Connection {
         if announced.is_some_and(|bytes| bytes > limit) {
             return Err(Failure::Malformed(MalformedAnswer::TooLong { limit }));
         }
-        let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
+        let mut body = Received::new(announced, buffers);
         let mut pace = Pace::new(limits.progress);
         loop {
             let frame = match pace.wait(self.drive(incoming.frame())).await {
@@ -370,22 +377,67 @@ impl Connection {
             };
             // Trailers say nothing in this protocol.
             if let Ok(piece) = frame.into_data() {
-                if piece.len() > limit - body.len() {
+                if piece.len() > body.room(limit) {
                     return Err(Failure::Malformed(MalformedAnswer::TooLong { limit }));
                 }
                 pace.moved(piece.len());
-                body.extend_from_slice(&piece);
+                body.take(&piece);
             }
         }
         // A refused body was never sent, and the server waits for it or closes.
         let after = if gated && !head.status.is_success() { After::Close } else { self.settle().await };
-        Ok((Response::from_parts(head, body.freeze()), after))
+        Ok((Response::from_parts(head, body.finish()), after))
     }
 
     /// Lets the connection notice that its exchange is over.
     async fn settle(&mut self) -> After {
         self.drive(std::future::ready(())).await;
         if self.state == DriverState::Running && self.sender.is_ready() { After::Reuse } else { After::Close }
+    }
+}
+
+/// An answer's body as far as it came.
+enum Received {
+    /// As long as was announced.
+    Announced { buffer: Buffer, filled: usize },
+    /// Short, or of a length that nobody announced.
+    Growing(BytesMut),
+}
+
+impl Received {
+    fn new(announced: Option<usize>, buffers: &Arc<Buffers>) -> Received {
+        match announced {
+            Some(bytes) if bytes >= POOLED_BYTES_MIN => {
+                Received::Announced { buffer: buffers.take(bytes), filled: 0 }
+            }
+            _ => Received::Growing(BytesMut::with_capacity(announced.unwrap_or(0))),
+        }
+    }
+
+    /// How many more bytes may come.
+    fn room(&self, limit: usize) -> usize {
+        match self {
+            Received::Announced { buffer, filled } => buffer.len() - filled,
+            Received::Growing(body) => limit - body.len(),
+        }
+    }
+
+    /// Takes a piece for which there is room.
+    fn take(&mut self, piece: &[u8]) {
+        match self {
+            Received::Announced { buffer, filled } => {
+                buffer[*filled..*filled + piece.len()].copy_from_slice(piece);
+                *filled += piece.len();
+            }
+            Received::Growing(body) => body.extend_from_slice(piece),
+        }
+    }
+
+    fn finish(self) -> Bytes {
+        match self {
+            Received::Announced { buffer, filled } => Bytes::from_owner(buffer).slice(..filled),
+            Received::Growing(body) => body.freeze(),
+        }
     }
 }
 

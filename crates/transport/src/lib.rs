@@ -11,6 +11,7 @@
 mod answer;
 pub mod bench;
 mod body;
+mod buffers;
 mod client;
 mod dial;
 mod error;
@@ -28,6 +29,7 @@ mod tls;
 
 pub use answer::{answer_bytes, answer_json, answer_problem};
 pub use body::{Body, BodyError, BodySender, FRAME_BYTES, ReaderGone};
+pub use buffers::{Buffer, Buffers};
 pub use client::{AnswerMax, Client, ClientLimits};
 pub use dial::{BoxedStream, Dial, DialFuture, PeerAddress, PeerAddressError, Stream, TcpDial};
 pub use error::{CallError, MalformedAnswer, Phase};

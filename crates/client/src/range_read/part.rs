@@ -7,12 +7,14 @@
 //! While a part waits for room for the sources of its decode, its clock stands still: nobody is slow who was not asked.
 
 use super::fragment_len;
+use super::in_flight::Ticket;
 use crate::network::{Finding, Network};
 use bytes::Bytes;
 use seedbank_erasure::Decoder;
 use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::{FragmentId, PublicKey};
 use seedbank_protocol::answers::judge;
+use seedbank_protocol::hedging::{Leave, Wish};
 use seedbank_protocol::messages::ProblemCode;
 use seedbank_protocol::moment::Moment;
 use seedbank_protocol::read_exchange::{
@@ -25,7 +27,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::AbortHandle;
 
 /// What a request came to.
 pub(super) enum Answered {
@@ -96,7 +97,7 @@ struct Refused {
 struct Request {
     source: Source,
     mode: Mode,
-    sent: Option<(AbortHandle, Moment)>,
+    sent: Option<(Ticket, Moment)>,
 }
 
 /// Room for the sources of a decode.
@@ -104,7 +105,7 @@ enum Room {
     /// Nothing is decoded.
     Unasked,
     /// Sources wait for room, or for others who decode the same columns.
-    Waiting { since: Moment, task: Option<AbortHandle>, requests: Vec<RequestId> },
+    Waiting { since: Moment, task: Option<Ticket>, requests: Vec<RequestId> },
     /// Kept as long as the sources are.
     Have { _room: OwnedSemaphorePermit },
 }
@@ -113,6 +114,8 @@ pub(super) struct Part {
     placement: Arc<SegmentPlacement>,
     index: usize,
     range: Range<u64>,
+    /// How long its holder may usually take.
+    patience: Duration,
     exchange: ReadExchange,
     open: BTreeMap<RequestId, Request>,
     /// Proven ranges of other fragments.
@@ -175,6 +178,7 @@ impl Part {
             placement: Arc::clone(placement),
             index,
             range,
+            patience: plan.hedge().first,
             exchange: ReadExchange::new(plan, network.now()),
             open: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -257,9 +261,19 @@ impl Part {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Moment) {
-        if self.wake().is_some_and(|wake| wake <= now) {
-            self.exchange.handle_timeout(self.now(now));
+    /// Time has passed. What it hedges, `leave` has a say in.
+    pub(super) fn handle_timeout(&mut self, now: Moment, leave: impl FnOnce(&Wish) -> Leave) {
+        let Some(due) = self.wake().filter(|wake| *wake <= now) else { return };
+        let requests = self.exchange.hedge_requests();
+        let against = self.open.values().map(|open| open.source).find(|source| self.is_wanted(source.index));
+        let against = against.map(|source| source.provider);
+        let leave = match requests {
+            0 => Leave::Given,
+            requests => leave(&Wish { against, patience: self.patience, requests, due }),
+        };
+        match leave {
+            Leave::Given => self.exchange.handle_timeout(self.now(now)),
+            Leave::Later(then) => self.exchange.postpone(self.now(then)),
         }
     }
 
@@ -285,7 +299,7 @@ impl Part {
         self.open.get(&request).map(|open| (open.source, open.mode))
     }
 
-    pub(super) fn sent(&mut self, request: RequestId, task: AbortHandle, now: Moment) {
+    pub(super) fn sent(&mut self, request: RequestId, task: Ticket, now: Moment) {
         if let Some(open) = self.open.get_mut(&request) {
             open.sent = Some((task, now));
         }
@@ -295,7 +309,7 @@ impl Part {
     pub(super) fn cancel(&mut self, request: RequestId, now: Moment) -> Option<(PublicKey, Duration)> {
         let cancelled = self.open.remove(&request)?;
         let (task, since) = cancelled.sent?;
-        task.abort();
+        task.cancel();
         Some((cancelled.source.provider, now.since(since)))
     }
 
@@ -325,7 +339,7 @@ impl Part {
         }
     }
 
-    pub(super) fn waits_for(&mut self, waiting: AbortHandle) {
+    pub(super) fn waits_for(&mut self, waiting: Ticket) {
         if let Room::Waiting { task, .. } = &mut self.room {
             *task = Some(waiting);
         }
@@ -524,7 +538,7 @@ impl Part {
             match std::mem::replace(&mut self.room, Room::Unasked) {
                 Room::Waiting { since, task, .. } => {
                     self.paused += now.since(since);
-                    task.iter().for_each(AbortHandle::abort);
+                    task.iter().for_each(Ticket::cancel);
                 }
                 Room::Unasked | Room::Have { .. } => {}
             }
@@ -575,7 +589,7 @@ impl Part {
         if self.truth.is_none() {
             self.abandoned = true;
             let open = std::mem::take(&mut self.open);
-            open.values().filter_map(|open| open.sent.as_ref()).for_each(|(task, _)| task.abort());
+            open.values().filter_map(|open| open.sent.as_ref()).for_each(|(task, _)| task.cancel());
             self.sources.clear();
             self.room = Room::Unasked;
         }
@@ -590,7 +604,9 @@ fn ranked(network: &Network, placement: &SegmentPlacement, bytes: u64) -> Vec<So
         .filter_map(|(index, fragment)| Some(Source { index, provider: fragment.holder? }))
         .collect();
     network.latency().rank(&mut sources, |source| source.provider, bytes, network.now());
-    sources.sort_by_cached_key(|source| is_lost(network, placement, source));
+    sources.sort_by_cached_key(|source| {
+        (is_lost(network, placement, source), network.owes_answer(&source.provider))
+    });
     sources
 }
 
@@ -603,7 +619,12 @@ fn hedge(network: &Network, direct: Option<PublicKey>, sources: &[Source], bytes
     let others = sources.iter().map(|source| source.provider).filter(|provider| Some(*provider) != direct);
     let others: Vec<PublicKey> = others.collect();
     let (latency, now) = (network.latency(), network.now());
-    let delay = |provider: &PublicKey| latency.hedge_delay(provider, &others, bytes, now);
+    let delay = |provider: &PublicKey| {
+        if network.owes_answer(provider) {
+            return Duration::ZERO;
+        }
+        latency.hedge_delay(provider, &others, bytes, now)
+    };
     let first = direct.as_ref().map_or_else(Duration::default, delay);
     ReadHedge { first, next: others.first().map_or(first, delay) }
 }
@@ -641,7 +662,8 @@ fn plan_around(
     let (scheme, mut sources) = (placement.scheme, ranked(network, placement, bytes));
     sources.sort_by_cached_key(|source| {
         let is_lost = is_lost(network, placement, source);
-        let is_away = network.is_down(&source.provider) || network.is_silent(&source.provider);
+        let (holder, owes) = (&source.provider, network.owes_answer(&source.provider));
+        let is_away = owes || network.is_down(holder) || network.is_silent(holder);
         (is_lost, is_away, source.index >= scheme.data())
     });
     let hedge = hedge(network, None, &sources, bytes);

@@ -3,17 +3,19 @@
 //! A part file outlives its writer. So it is locked while it is written, and what is found under its name is taken
 //! only if it is a plain file with no other name: anybody may have put it there.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Durability, Place, RestoreError, RestoreOptions, set_executable};
+use super::place::Place;
+use super::{Durability, RestoreError, RestoreOptions, set_executable};
 use crate::scan::PART_SUFFIX;
 
 /// The longest file name that common disks take.
@@ -26,12 +28,22 @@ const OPEN_ATTEMPTS: u32 = 10;
 #[derive(Debug)]
 pub struct PartFile {
     options: RestoreOptions,
-    folder: OwnedFd,
+    folder: Arc<OwnedFd>,
     name: String,
     part: String,
     disk_path: PathBuf,
     file: File,
+    mode: u32,
     len: u64,
+    end: End,
+}
+
+/// Whether there may be bytes behind the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Clean,
+    /// A write there failed.
+    Torn,
 }
 
 impl PartFile {
@@ -39,9 +51,10 @@ impl PartFile {
     pub(super) fn open(options: RestoreOptions, place: Place<'_>) -> Result<PartFile, RestoreError> {
         let part = part_name(place.name);
         for _ in 0..OPEN_ATTEMPTS {
-            if let Some((file, len)) = try_open(&place, &part)? {
+            if let Some((file, metadata)) = try_open(&place, &part)? {
                 let Place { folder, name, disk_path } = place;
-                return Ok(PartFile { options, folder, name: name.to_owned(), part, disk_path, file, len });
+                let (name, mode, len, end) = (name.to_owned(), metadata.mode(), metadata.len(), End::Clean);
+                return Ok(PartFile { options, folder, name, part, disk_path, file, mode, len, end });
             }
         }
         Err(RestoreError::Busy(place.disk_path))
@@ -96,7 +109,10 @@ impl PartFile {
     /// [`RestoreError::DiskFull`] or what the disk says. The part then holds what was there before, and maybe more
     /// behind it, which the next append overwrites.
     pub fn append(&mut self, data: &[u8]) -> Result<(), RestoreError> {
-        self.file.write_all_at(data, self.len).map_err(|error| self.error(error))?;
+        if let Err(error) = self.file.write_all_at(data, self.len) {
+            self.end = End::Torn;
+            return Err(self.error(error));
+        }
         self.len += bytes(data.len());
         Ok(())
     }
@@ -107,9 +123,10 @@ impl PartFile {
     /// [`RestoreError::AlreadyThere`] if the name was taken meanwhile, unless that may be overwritten;
     /// [`RestoreError::FolderInTheWay`]; what the disk says. The part stays.
     pub fn finish(self, executable: bool) -> Result<(), RestoreError> {
-        // A failed append may have left bytes behind the end.
-        self.file.set_len(self.len).map_err(|error| self.error(error))?;
-        set_executable(&self.file, executable).map_err(|error| self.error(error))?;
+        if self.end == End::Torn {
+            self.file.set_len(self.len).map_err(|error| self.error(error))?;
+        }
+        set_executable(&self.file, self.mode, executable).map_err(|error| self.error(error))?;
         if self.options.durability == Durability::Synced {
             self.file.sync_all().map_err(|error| self.error(error))?;
         }
@@ -146,7 +163,7 @@ pub(super) fn part_name(name: &str) -> String {
 }
 
 /// Opens and locks a part file. `None`: it was renamed, or was none and is removed; try again.
-fn try_open(place: &Place<'_>, part: &str) -> Result<Option<(File, u64)>, RestoreError> {
+fn try_open(place: &Place<'_>, part: &str) -> Result<Option<(File, Metadata)>, RestoreError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o644);
     let file = match rustix::fs::openat(&place.folder, part, flags, mode) {
@@ -178,7 +195,7 @@ fn try_open(place: &Place<'_>, part: &str) -> Result<Option<(File, u64)>, Restor
         place.unlink(part)?;
         return Ok(None);
     }
-    Ok(Some((file, metadata.len())))
+    Ok(Some((file, metadata)))
 }
 
 /// Bytes in the part file of a place, if there is one.

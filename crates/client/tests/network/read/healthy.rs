@@ -6,7 +6,8 @@ use super::writer::ids;
 use seedbank_client::dataset::Visibility;
 use seedbank_client::glob::Filter;
 use seedbank_client::progress::Silent;
-use seedbank_client::pull::{pull, verify};
+use seedbank_client::pull::{CatError, pull, verify};
+use seedbank_client::reader::ReadError;
 use seedbank_client::restore::RestoreOptions;
 use seedbank_testkit::{ByteStream, compare_folders};
 use std::sync::Arc;
@@ -127,4 +128,15 @@ async fn both_parts_of_a_range_across_a_border_are_asked_for_at_once() {
     let (start, end) =
         (usize::try_from(border - 200_000).unwrap(), usize::try_from(border + 200_000).unwrap());
     assert!(read.unwrap()[..] == file[start..end]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_a_folder_is_told_that_it_is_one() {
+    let world = World::start(2, 3, Visibility::Private).await;
+    let pushed = world.push_files(&[("birds/a.csv", b"1"), ("birds-too.csv", b"2")]).await;
+    let reading = world.read(pushed.version).await;
+    let asked = async |path| reading.cat(path, 0..1).await.unwrap_err();
+    assert!(matches!(asked("birds").await, CatError::Read(ReadError::IsAFolder(path)) if path == "birds"));
+    assert!(matches!(asked("bird").await, CatError::Read(ReadError::NoSuchPath(_))));
+    assert!(matches!(asked("birds/b.csv").await, CatError::Read(ReadError::NoSuchPath(_))));
 }

@@ -6,7 +6,7 @@ use super::writer::{Writer, copies, file, moved};
 use seedbank_client::RangeError;
 use seedbank_client::dataset::Visibility;
 use seedbank_client::heads::{OpenedHead, open_dataset};
-use seedbank_client::pull::CatError;
+use seedbank_client::pull::{CatError, cat};
 use seedbank_client::reader::ReadError;
 use seedbank_erasure::Scheme;
 use seedbank_formats::Timestamp;
@@ -16,7 +16,10 @@ use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::tree::Content;
 use seedbank_protocol::routes::Access;
 use seedbank_testkit::ByteStream;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Far above what refused connections take, and far below every deadline of the transport.
 const SOON: Duration = Duration::from_secs(5);
@@ -173,4 +176,55 @@ async fn a_reader_without_books_finds_what_moved_by_a_newer_head() {
     let fresh = OpenedHead::open(&network, &world.keys, opened.head().clone()).await.unwrap();
     let reading = Reading { reader: fresh.reader().clone(), ..reading };
     assert!(reading.cat("big.bin", 0..u64::MAX).await.unwrap() == bytes);
+}
+
+/// Remembers the longest time between two writes, and tells of the first.
+struct Paced {
+    first: Option<oneshot::Sender<()>>,
+    last: Instant,
+    gap: Arc<Mutex<Duration>>,
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let now = Instant::now();
+        match self.first.take() {
+            Some(first) => first.send(()).unwrap(),
+            None => {
+                let mut gap = self.gap.lock().unwrap();
+                *gap = gap.max(now - self.last);
+            }
+        }
+        self.last = now;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_the_holders_falling_silent_during_a_read_stops_it_for_a_moment_only() {
+    let world = World::start(4, 8, Visibility::Private).await;
+    let file = ByteStream::bytes(81, 140_000_000);
+    let pushed = world.push_files(&[("big.bin", &file)]).await;
+    let reading = world.read(pushed.version).await;
+    let segment = reading.data_segment(&world).await;
+    let silent: Vec<_> = [0, 1, 4, 5].map(|index| segment.holder(index)).into();
+    let (first, has_begun) = oneshot::channel();
+    let gap = Arc::new(Mutex::new(Duration::ZERO));
+    let out = Paced { first: Some(first), last: Instant::now(), gap: Arc::clone(&gap) };
+    let path = "big.bin".parse().unwrap();
+    let read = cat(&reading.reader, &reading.snapshot, &path, 0..u64::MAX, out);
+    let falls_silent = async {
+        has_begun.await.unwrap();
+        silent.iter().for_each(|key| world.provider(*key).shelf.behave(Conduct::Stalls));
+    };
+    let (told, ()) = tokio::join!(read, falls_silent);
+    assert_eq!(told.unwrap(), file.len() as u64);
+    assert!(reading.moved().decodes > 0);
+    let gap = *gap.lock().unwrap();
+    eprintln!("longest time without bytes: {} ms", gap.as_millis());
+    assert!(gap < SOON, "{gap:?}");
 }
