@@ -8,7 +8,7 @@ use seedbank_catalog::records::Dataset;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_client::SharedBooks;
 use seedbank_client::dataset::{DatasetKeys, Visibility};
-use seedbank_client::heads::{self, OpenedHead};
+use seedbank_client::heads::{self, OpenedHead, ResolveError};
 pub(crate) use seedbank_client::home_dataset::HOME_DATASET_NAME;
 use seedbank_client::reader::Reader;
 use seedbank_client::snapshot::Snapshot;
@@ -73,7 +73,13 @@ async fn open_own(
     let network = App::network_of(ring, books)?;
     let reader = Reader::of_books(books, &network, &dataset_keys(ring, dataset)?);
     let reference = target.reference.clone().unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
-    let record = books.resolve(dataset.id, reference)?.version;
+    let record = match books.resolve(dataset.id, reference) {
+        // Only a dataset that something was pushed to has a head, and then a default branch as well.
+        Err(CatalogError::NoSuchVersion { .. }) if books.head(dataset.id)?.is_none() => {
+            return Err(ResolveError::NoVersion.into());
+        }
+        resolved => resolved?.version,
+    };
     let snapshot = Snapshot::open(&reader, record.id, record.version, record.tree).await?;
     Ok(Opened { reader, snapshot })
 }

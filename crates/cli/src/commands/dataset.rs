@@ -28,6 +28,7 @@ use seedbank_formats::seal::Compression;
 use seedbank_stewardship::scheme::{default_scheme, explicit_scheme};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -549,7 +550,9 @@ async fn cat(app: &App, file: &str, range: Option<&str>) -> anyhow::Result<()> {
     let path = TreePath::parse(&path)?;
     let range = range.map(parse_range).transpose()?.unwrap_or(0..u64::MAX);
     let opened = open(app, &target).await?;
-    let written = pull::cat(&opened.reader, &opened.snapshot, &path, range, std::io::stdout()).await;
+    // Not through the standard library's buffer, which looks for the ends of lines.
+    let out = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let written = pull::cat(&opened.reader, &opened.snapshot, &path, range, out).await;
     match written {
         Err(pull::CatError::Write(error)) => Ok(crate::output::seen_enough(Err(error))?),
         other => Ok(other.map(|_bytes| ())?),

@@ -75,7 +75,8 @@ fn wrong_commands_are_refused_in_words_that_help() {
         (USAGE, "the path is absolute", &["dataset", "cat", "field/notes:/etc/passwd"]),
         (USAGE, "an empty component", &["dataset", "cat", "field/notes:a//below"]),
         (FAILED, "is not a file", &["dataset", "cat", "field/notes:link"]),
-        (FAILED, "is not a file", &["dataset", "cat", "field/notes:empty/within"]),
+        (FAILED, "is not a file but a folder", &["dataset", "cat", "field/notes:empty/within"]),
+        (FAILED, "pull it with the pattern", &["dataset", "cat", "field/notes:a"]),
         (FAILED, "no such path in this version", &["dataset", "ls", "field/notes:nope"]),
         (USAGE, "names another folder", &["dataset", "ls", "field/notes:../.."]),
         // Ranges, schemes, patterns, levels.

@@ -73,7 +73,7 @@ pub enum ResolveError {
         candidates: Vec<VersionId>,
     },
     /// Nothing was pushed yet.
-    #[error("the dataset has no version yet")]
+    #[error("the dataset has no version yet: push a folder to it")]
     NoVersion,
 }
 
