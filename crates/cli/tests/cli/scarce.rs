@@ -74,7 +74,7 @@ fn a_client_and_a_steward_without_file_descriptors_say_so_or_get_by() {
             let outcome = network.command(words).arg(&folder).run();
             let told = [
                 "Too many open files",
-                "no version or ref",
+                "has no version yet",
                 "no dataset",
                 "could not be placed",
                 "can't be read",

@@ -91,9 +91,9 @@ fn look_at_gaps(gone: Gone, rounds: usize, large_bytes: usize) -> Duration {
     most
 }
 
-/// What is aimed at is a second, which only a machine with nothing else to do shows; a busy one of two cores may hold
-/// everybody up for several.
-const BUSY: Duration = Duration::from_secs(10);
+/// What is aimed at is a second. On a busy machine of two cores one read of some forty waited for the transport's own
+/// deadline; whoever waits longer waits for somebody who is gone.
+const BUSY: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_reader_loses_exactly_as_many_holders_as_it_may_and_hardly_notices() {
