@@ -8,6 +8,9 @@ use crate::gate::{Gate, Turn};
 use crate::metrics::Metrics;
 use crate::service::now;
 use seedbank_store::{CollectError, Collected, ProbeError, ScrubCursor, ScrubReport, Store};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +63,11 @@ impl CursorFile {
     }
 
     fn save(&self, cursor: ScrubCursor) {
-        if let Err(error) = std::fs::write(&self.0, format!("{cursor}\n")) {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let written =
+            options.open(&self.0).and_then(|mut file| file.write_all(format!("{cursor}\n").as_bytes()));
+        if let Err(error) = written {
             tracing::debug!(%error, "can't write down how far the scrub is");
         }
     }
