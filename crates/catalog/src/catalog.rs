@@ -1,12 +1,12 @@
 //! The database file: opening it alone, bringing it up to date, and having requests answered in transactions.
 
 use crate::error::{CatalogError, OpenError};
-use crate::folder;
 use crate::operations::{Carrier, Request, Response, answer};
 use crate::turn::Turn;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use rustix::fs::{FlockOperation, flock};
 use seedbank_formats::Timestamp;
+use seedbank_store::make_folder;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -50,7 +50,7 @@ impl Catalog {
             let path = path.to_owned();
             move |source| OpenError::Disk { path, source }
         };
-        folder::make(dir).map_err(disk(dir))?;
+        make_folder(dir).map_err(disk(dir))?;
         let lock = lock(dir)?;
         let path = dir.join(DATABASE);
         private_file(&path).map_err(disk(&path))?;

@@ -4,6 +4,10 @@ use seedbank_formats::{PublicKey, SegmentNumber, VersionId};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// What whoever finds the books damaged does.
+const MEND: &str =
+    "move the folder `catalog` out of the home, then put a copy in its place or use `seedbank key recover`";
+
 /// Why a request to the books failed. Nothing of the request took place.
 ///
 /// It crosses the steward's socket, so that a process that asks a running steward learns as much as the steward.
@@ -120,7 +124,7 @@ pub enum CatalogError {
         message: String,
     },
     /// The catalog holds what it should not: recover it from the network's checkpoint.
-    #[error("the catalog is damaged: {message}")]
+    #[error("the catalog is damaged: {message}; {MEND}")]
     Corrupt {
         /// What was found.
         message: String,
@@ -198,11 +202,11 @@ pub enum OpenError {
         /// The newest one known here.
         known: u32,
     },
-    /// Point to another folder.
-    #[error("{} is a database of another program", .0.display())]
+    /// Point to another folder, or recover the catalog.
+    #[error("{} is no catalog, or a damaged one; {MEND}", .0.display())]
     NotACatalog(PathBuf),
     /// Recover the catalog from the network's checkpoint, or put a backup in its place.
-    #[error("the catalog is damaged: {0}")]
+    #[error("the catalog is damaged: {0}; {MEND}")]
     Damaged(String),
     /// Look at the folder and its disk.
     #[error("can't use {}", path.display())]

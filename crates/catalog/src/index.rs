@@ -10,12 +10,12 @@
 mod filter;
 mod run;
 
-use crate::folder;
 use run::{Run, RunError, Scan, Span, Writer};
 use rustix::fs::{FlockOperation, flock};
 use seedbank_formats::codec::{DecodeError, Reader, Writer as Bytes};
 use seedbank_formats::place::Place;
 use seedbank_formats::{ChunkId, DatasetId, SegmentNumber};
+use seedbank_store::make_folder;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::fs::{File, OpenOptions};
@@ -340,7 +340,7 @@ fn merge_sources(
 }
 
 fn make_dir(dir: &Path) -> Result<(), IndexError> {
-    folder::make(dir).map_err(IndexError::disk(dir))
+    make_folder(dir).map_err(IndexError::disk(dir))
 }
 
 /// Waits until no other process changes the folder, and sweeps up after those that died while they did.

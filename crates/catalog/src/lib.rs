@@ -13,7 +13,6 @@ mod catalog;
 mod collection;
 mod datasets;
 mod error;
-mod folder;
 mod heads;
 pub mod index;
 mod jobs;

@@ -575,6 +575,10 @@ pub struct Restoration {
     pub dataset: Dataset,
     /// What was given out.
     pub counts: Counts,
+    /// In the first part: the sequence of the head that all parts are told by. When the books know an older one only, they
+    /// are an old copy, and forget what they know of the dataset's content before this part: the head knows better what
+    /// is there, where, and what was removed.
+    pub begins: Option<u64>,
     /// Segments, all of them committed.
     pub segments: Vec<SegmentPlacement>,
     /// Versions.

@@ -1,4 +1,4 @@
-//! Restoration: the books made again from what a checkpoint says.
+//! Restoration: the books made again, or brought up to date, from what a checkpoint says.
 
 use crate::error::CatalogError;
 use crate::names::{check_dataset_name, check_ref_name};
@@ -46,6 +46,13 @@ impl Turn<'_> {
         Ok(())
     }
 
+    fn forget_content(&self, dataset: DatasetNumber) -> Result<(), CatalogError> {
+        for table in FORGOTTEN {
+            self.run(&format!("DELETE FROM {table} WHERE dataset = ?1"), [dataset.0])?;
+        }
+        Ok(())
+    }
+
     /// The dataset's number; made when it is not known yet.
     fn restored_dataset(&self, part: &Restoration) -> Result<DatasetNumber, CatalogError> {
         let dataset = &part.dataset;
@@ -55,6 +62,11 @@ impl Turn<'_> {
             self.insert_dataset(dataset)?;
         }
         let number = self.number_of(&dataset.id)?;
+        if let Some(sequence) = part.begins
+            && self.sequence(number)? < sequence
+        {
+            self.forget_content(number)?;
+        }
         // The segment of a head's own metadata may have got its number after the counts were taken, and a number is never
         // used twice.
         let named = part.head.iter().flat_map(|head| head.segments.iter().copied());
@@ -71,6 +83,12 @@ impl Turn<'_> {
         Ok(number)
     }
 }
+
+/// All that an old copy of the books says of a dataset's content; refs before the versions that they name. Numbers given
+/// out stay given out. Nothing is released: what the newer state needs is not known yet. Leases end, since what they pin
+/// is gone: their pushes begin anew.
+const FORGOTTEN: [&str; 8] =
+    ["refs", "versions", "segments", "pages", "changes", "heads", "publications", "leases"];
 
 /// The least number that is at least `count` and above all of `used`.
 fn next_after(count: u64, used: impl Iterator<Item = u64>) -> u64 {

@@ -16,7 +16,7 @@ use seedbank_formats::layout::ChildPlace;
 use seedbank_formats::place::{Link, Place};
 use seedbank_formats::placement::{FragmentPlacement, SegmentPlacement};
 use seedbank_formats::{ChunkId, DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
-use seedbank_store::testing::{Dice, MemDisk, Sweep, each_crash};
+use seedbank_store::testing::{MemDisk, Sweep};
 use seedbank_testkit::recording::{Recording, can_record, record, write_out};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -281,23 +281,7 @@ fn check_all(
     sweep: Sweep,
     calls_between: u64,
 ) -> Result<usize, String> {
-    let (mut states, mut call, mut said) = (0, 0, 0);
-    let mut broken = Ok(());
-    recording.replay(&mut |disk, marks| {
-        call += 1;
-        let acknowledged = marks.len() > std::mem::replace(&mut said, marks.len());
-        if broken.is_err() || !(acknowledged || call % calls_between == 0) {
-            return;
-        }
-        states += each_crash(disk, sweep, &mut Dice::new(call), &mut |fates, next| {
-            if broken.is_ok() {
-                let checked = check(&next, marks, expected);
-                broken = checked
-                    .map_err(|why| format!("before call {call}, {fates:?} of {:?}: {why}", disk.pending()));
-            }
-        });
-    });
-    broken.map(|()| states)
+    recording.each_crash(sweep, calls_between, &mut |disk, marks| check(disk, marks, expected))
 }
 
 const SWEEP: Sweep = Sweep { subsets_of_max: 3, samples: 3, tears_max: 1 };

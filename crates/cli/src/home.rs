@@ -3,10 +3,9 @@
 //! Paths only; each part of the program makes its own files. The folder is for its owner alone (mode 0700): the
 //! steward's socket in it is the owner's authority.
 
+use seedbank_store::make_folder;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The longest path that a Unix socket's address can hold, without the zero byte at its end (`sun_path`).
@@ -68,19 +67,13 @@ impl Home {
         Ok(home)
     }
 
-    /// Makes the folder, for its owner alone, when it is missing. One that is there keeps its mode.
+    /// Makes the folder durably, for its owner alone, when it is missing. One that is there keeps its mode.
     ///
     /// # Errors
     /// [`HomeError::Create`].
     pub(crate) fn create(&self) -> Result<(), HomeError> {
         let failed = |source| HomeError::Create { path: self.root.clone(), source };
-        if let Some(parent) = self.root.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
-        }
-        match DirBuilder::new().mode(0o700).create(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.root.is_dir() => Ok(()),
-            made => made.map_err(failed),
-        }
+        make_folder(&self.root).map_err(failed)
     }
 
     /// The folder itself.

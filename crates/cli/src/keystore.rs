@@ -273,10 +273,15 @@ mod tests {
         CreateError, DatasetKey, GuessCost, ImportError, KeyStore, NewProtection, OpenError, Passphrase,
         PassphraseSource, Phrase, Protection,
     };
+    use crate::home::Home;
     use seedbank_formats::PublicKey;
     use seedbank_formats::keys::{DatasetSecret, KeyEpoch};
+    use seedbank_store::testing::{MemDisk, Sweep};
+    use seedbank_testkit::recording::{can_record, record, write_out};
     use std::collections::BTreeMap;
+    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use zeroize::Zeroizing;
 
     /// The cheapest that Argon2 allows.
@@ -302,6 +307,56 @@ mod tests {
             .create(&Phrase::from_entropy(&[1; 32]), &NewProtection::Passphrase(&passphrase, CHEAP))
             .unwrap();
         store
+    }
+
+    fn recorded_home(root: &Path) -> Home {
+        Home::resolve(Some(&root.join("data/home")), None).unwrap()
+    }
+
+    #[test]
+    #[ignore = "the history that another test records"]
+    fn recorded_history() {
+        let Some(root) = std::env::var_os("RECORDED_ROOT") else { return };
+        let home = recorded_home(Path::new(&root));
+        let mut marks = std::fs::File::create(std::env::var_os("RECORDED_MARKS").unwrap()).unwrap();
+        home.create().unwrap();
+        let store = KeyStore::new(home.key_file());
+        store.create(&Phrase::from_entropy(&[1; 32]), &NewProtection::InsecureNone).unwrap();
+        writeln!(marks, "made").unwrap();
+        store.import(&never(), foreign_key(1, &[0])).unwrap();
+        writeln!(marks, "changed").unwrap();
+    }
+
+    /// The store is there once it was said to be, as it was before a change or after it.
+    fn check(disk: &MemDisk, marks: &[String]) -> Result<(), String> {
+        let left = tempfile::tempdir().unwrap();
+        write_out(disk, left.path());
+        let store = KeyStore::new(recorded_home(left.path()).key_file());
+        if !store.exists() {
+            return if marks.is_empty() { Ok(()) } else { Err("it is gone".to_owned()) };
+        }
+        let imported = store.open(&never()).map_err(|error| error.to_string())?.imported().len();
+        if imported + 1 < marks.len() { Err("the change is gone".to_owned()) } else { Ok(()) }
+    }
+
+    #[test]
+    fn power_failing_at_any_call_leaves_the_old_keys_or_the_new() {
+        if !can_record() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let this = std::env::current_exe().unwrap();
+        let recording = record(&root, &this, &["--exact", "keystore::tests::recorded_history", "--ignored"]);
+        let sweep = Sweep { subsets_of_max: 6, samples: 30, tears_max: 4 };
+        let states = recording.each_crash(sweep, 1, &mut check).unwrap_or_else(|broken| panic!("{broken}"));
+        println!("{states} disks after {} calls", recording.len());
+        assert!(states > 30, "{states}");
+        for wanted in ["/", "data/", "data/home/", "data/home/keys.sealed.new"] {
+            let without = recording.without_syncs(|path| path == wanted);
+            assert!(without.each_crash(sweep, 1, &mut check).is_err(), "{wanted} need not be synced");
+        }
     }
 
     fn foreign_key(salt: u8, epochs: &[u32]) -> DatasetKey {

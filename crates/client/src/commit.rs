@@ -102,7 +102,7 @@ pub(crate) async fn commit(
         let base = ask(&context.books, move |books| books.commit_base(lease, Some(branch))).await?;
         match write(context, uploader, options, tree, &base, &mut metadata).await {
             Ok(version) => {
-                let heads = follow_up(context, uploader).await;
+                let heads = follow_up(context, uploader).await?;
                 let sealed_bytes = metadata.sealed_bytes();
                 return Ok(Committed { version, made: Made::Version, sealed_bytes, heads });
             }
@@ -146,7 +146,7 @@ pub(crate) async fn rewrite(
         let base = ask(&context.books, move |books| books.commit_base(lease, None)).await?;
         match write_same(context, uploader, moved, &base, &mut metadata).await {
             Ok(()) => {
-                follow_up(context, uploader).await;
+                follow_up(context, uploader).await?;
                 return Ok(metadata.sealed_bytes());
             }
             Err(PushError::Catalog(CatalogError::StaleHead { .. })) if attempt < ATTEMPTS_MAX => attempt += 1,
@@ -157,8 +157,8 @@ pub(crate) async fn rewrite(
 
 /// Turns pending claims into lasting ones, gives the head to providers and back what lost a race; says how many have the
 /// head. The commit stands whatever comes of it: who can't be reached is asked again by the steward, well before a pending
-/// claim ends.
-async fn follow_up(context: &PushContext, uploader: &Uploader) -> u64 {
+/// claim ends. Fails only when another history was written meanwhile: then no reader will see this one.
+async fn follow_up(context: &PushContext, uploader: &Uploader) -> Result<u64, PushError> {
     let PushContext { books, network, dataset, .. } = context;
     let pending = wall_clock().plus_seconds(PENDING_SECONDS_MAX + PENDING_MARGIN_SECONDS);
     let releases = async {
@@ -179,10 +179,14 @@ async fn follow_up(context: &PushContext, uploader: &Uploader) -> u64 {
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "claims not confirmed yet"),
     }
-    published.unwrap_or_else(|error| {
-        tracing::warn!(%error, "head not published yet");
-        0
-    })
+    match published {
+        Err(error @ PushError::Behind(_)) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "head not published yet");
+            Ok(0)
+        }
+        Ok(copies) => Ok(copies),
+    }
 }
 
 async fn write(

@@ -6,6 +6,7 @@
 //! `seedbank-stewardship`; this crate carries them out.
 
 mod base;
+pub mod behind;
 mod buffers;
 mod claims;
 mod coding;

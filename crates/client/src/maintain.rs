@@ -23,6 +23,7 @@ pub use jobs::JobsDone;
 pub use providers::Greeted;
 pub use refresh::{RefreshError, Refreshed};
 
+use self::jobs::Releasable;
 use crate::dataset::DatasetKeys;
 use crate::network::Network;
 use crate::uploader::SharedBooks;
@@ -30,8 +31,9 @@ use seedbank_catalog::records::{Collected, Dataset};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::{DatasetId, Timestamp};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// Finds the keys of a dataset of the books; `None` when they are not at hand.
@@ -60,6 +62,7 @@ pub struct Maintenance {
     index_dir: Option<PathBuf>,
     owner: Option<Arc<SigningKey>>,
     completions: Arc<Semaphore>,
+    releasable: Arc<Mutex<BTreeMap<DatasetId, Releasable>>>,
 }
 
 impl Maintenance {
@@ -67,7 +70,8 @@ impl Maintenance {
     #[must_use]
     pub fn new(books: SharedBooks, network: Arc<Network>, keys: KeyLookup) -> Maintenance {
         let completions = Arc::new(Semaphore::new(COMPLETIONS_MAX));
-        Maintenance { books, network, keys, index_dir: None, owner: None, completions }
+        let releasable = Arc::default();
+        Maintenance { books, network, keys, index_dir: None, owner: None, completions, releasable }
     }
 
     /// Also keeps the deduplication indices in this folder in step. Without it, the next push finds out by itself.

@@ -1,5 +1,6 @@
 //! Gives a dataset's newest head to providers, so that readers find it without its owner.
 
+use crate::behind::compare;
 use crate::network::Network;
 use crate::push::PushError;
 use crate::uploader::{SharedBooks, ask};
@@ -28,14 +29,17 @@ const PATIENCE_FOR_MORE: Duration = Duration::from_millis(500);
 /// Gives the newest head to providers that don't have it yet, and says how many have it then.
 ///
 /// # Errors
-/// When the books can't be asked. A provider that does not take it is no error.
+/// When the books can't be asked, or a provider has a head that these books don't know: [`PushError::Behind`]. One that
+/// does not take it is no error.
 pub async fn publish(
     books: &SharedBooks,
     network: &Arc<Network>,
     dataset: DatasetId,
 ) -> Result<u64, PushError> {
-    let asked = ask(books, move |books| Ok((books.head(dataset)?, books.providers()?))).await?;
-    let (Some(head), providers) = asked else { return Ok(0) };
+    let look = move |books: &SharedBooks| {
+        Ok((books.dataset(dataset.to_string())?.name, books.head(dataset)?, books.providers()?))
+    };
+    let (name, Some(head), providers) = ask(books, look).await? else { return Ok(0) };
     network.learn(providers.iter().map(|p| (&p.profile.key, p.profile.address.as_str())));
     let mut missing: Vec<PublicKey> =
         providers.iter().map(|p| p.profile.key).filter(|key| !head.published.contains(key)).collect();
@@ -72,13 +76,11 @@ pub async fn publish(
         took.into_iter().try_for_each(|provider| books.mark_published(dataset, sequence, provider))?;
         books.head(dataset)
     });
-    let newest = newest.await?.map_or(sequence, |newest| newest.sequence);
-    for (provider, newer) in newer_heads {
-        // Not when another push of ours was faster.
-        if let Some(theirs) = Head::check(&newer).ok().map(|newer| newer.sequence()).filter(|it| *it > newest)
-        {
-            // Somebody commits to this dataset from other books: a person must know.
-            tracing::error!(%provider, %dataset, ours = newest, theirs, "provider has a newer head");
+    let newest = newest.await?;
+    for (provider, bytes) in newer_heads {
+        // None that counts when it isn't signed for this dataset, or another push of ours was faster.
+        if let Some(theirs) = Head::check(&bytes).ok().filter(|theirs| theirs.dataset() == dataset) {
+            compare(network, name.clone(), newest.as_ref(), &bytes, &theirs, provider)?;
         }
     }
     Ok(have)

@@ -5,6 +5,7 @@
 //! interruption is recorded, so running the same push again sends only what is missing.
 
 use crate::base::Base;
+use crate::behind::{BehindError, Silence, check_newest};
 use crate::commit::{self, NewTree};
 use crate::dataset::DatasetKeys;
 use crate::file_cache::FileCache;
@@ -181,6 +182,9 @@ pub enum PushError {
     /// The books say no.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The books are an old copy.
+    #[error(transparent)]
+    Behind(#[from] BehindError),
     /// The deduplication index can't answer.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -297,6 +301,8 @@ async fn attempts(
     progress: Arc<dyn Progress>,
 ) -> Result<PushReport, PushError> {
     let candidates = greet(context).await?;
+    // Before numbers are given out that newer books have given out already.
+    check_newest(&context.books, &context.network, context.dataset.id, Silence::Tolerated).await?;
     let index = open_index(context).await?;
     let mut attempt = Attempt { context, options, limits, input, candidates, index, progress };
     // The lease of the attempt before keeps what that one has stored until this one has pinned it.

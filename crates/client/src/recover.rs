@@ -30,6 +30,8 @@ use seedbank_formats::placement::SegmentPlacement;
 use seedbank_formats::{DatasetId, PublicKey, SegmentNumber, Timestamp, VersionId};
 use spool::Spool;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -105,7 +107,8 @@ pub async fn recover_dataset(
     let Collected { dataset, spool, mut recovered, .. } = collected;
     let folder = index_folder(index_dir, &recovered.dataset);
     recovered.unread_segments = footers::rebuild_index(opened, &folder).await?;
-    restore(books, dataset, spool, opened.head().holders().to_vec(), recovered.sequence).await?;
+    let holders = opened.head().holders().to_vec();
+    restore(books, dataset, spool, holders, recovered.sequence, index_dir.to_owned()).await?;
     Ok(recovered)
 }
 
@@ -116,16 +119,27 @@ async fn restore(
     spool: Spool,
     holders: Vec<PublicKey>,
     sequence: u64,
+    index_dir: PathBuf,
 ) -> Result<(), RecoverError> {
     let books = Arc::clone(books);
     let restored = tokio::task::spawn_blocking(move || {
         let id = dataset.id;
+        let _turn =
+            recovery_turn(&index_dir).map_err(|source| RecoverError::Disk { path: index_dir, source })?;
         // When it was made is known only once all versions are read.
         spool.replay(|part| books.restore(Restoration { dataset: dataset.clone(), ..part }))?;
         holders.into_iter().try_for_each(|holder| books.mark_published(id, sequence, holder))?;
         Ok(())
     });
     restored.await.map_err(|_ended| RecoverError::Stopped)?
+}
+
+/// Waits until no other recovery tells these books anything: one that begins drops what another has told so far.
+fn recovery_turn(index_dir: &Path) -> std::io::Result<File> {
+    let path = index_dir.join("recovery.lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// What was read of a dataset so far.
@@ -175,6 +189,7 @@ impl Collected<'_> {
         let mut part = Restoration {
             dataset: self.dataset.clone(),
             counts: self.counts,
+            begins: None,
             segments: Vec::new(),
             versions: Vec::new(),
             refs: Vec::new(),
@@ -190,12 +205,13 @@ impl Collected<'_> {
         self.recovered.holders.extend(segments.iter().flat_map(SegmentPlacement::holders));
     }
 
-    /// The head's own segments. They come first: of a segment that the map lists too, the head knows better.
+    /// The head's own segments. They come first, and begin the restoration: of a segment that the map lists too, the head knows better.
     fn locator(&mut self) -> Result<(), RecoverError> {
         let segments = self.opened.body().locator.clone();
         self.segments.extend(segments.iter().map(|segment| segment.number));
         self.count_segments(&segments);
-        self.keep(|part| part.segments = segments)
+        let sequence = self.recovered.sequence;
+        self.keep(|part| (part.begins, part.segments) = (Some(sequence), segments))
     }
 
     async fn map(&mut self) -> Result<(), RecoverError> {

@@ -6,6 +6,8 @@
 
 #[path = "network/harness.rs"]
 mod harness;
+#[path = "network/old_books.rs"]
+mod old_books;
 #[path = "network/push_commit.rs"]
 mod push_commit;
 #[path = "network/push_placing.rs"]

@@ -7,16 +7,18 @@ use crate::config::{
 use crate::identity_file;
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::Prices;
-use seedbank_store::{CreateError, LockError, RealDisk, Store, StoreId};
+use seedbank_store::{CreateError, LockError, RealDisk, Store, StoreId, make_folder};
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The store's folder inside a provider's.
 pub const DATA_DIR: &str = "data";
+
+/// The configuration until it is whole: its name says that the folder is.
+const CONFIG_UNFINISHED: &str = "provider.toml.new";
 
 /// What the operator says at the start; all of it can be changed in the file later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,15 +115,18 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<InitReport, InitError> 
     // Before anything is made: what can't be run is not prepared.
     Config::parse(&text, &config_path).map_err(InitError::Option)?;
 
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(folder(dir))?;
+    make_folder(dir).map_err(folder(dir))?;
     if let Some(entry) = std::fs::read_dir(dir).map_err(folder(dir))?.next() {
         let name = entry.map_err(folder(dir))?.file_name().to_string_lossy().into_owned();
         return Err(InitError::NotEmpty { dir: dir.to_owned(), name });
     }
     identity_file::create(dir, &key).map_err(folder(dir))?;
+    // Makes the identity's name durable, too, since it lies beside.
     let disk = RealDisk::create(&dir.join(DATA_DIR))?;
     Store::create(&disk, StoreId(key.public().0))?;
-    identity_file::create_private(&config_path, text.as_bytes()).map_err(folder(&config_path))?;
+    let unfinished = dir.join(CONFIG_UNFINISHED);
+    identity_file::create_private(&unfinished, text.as_bytes()).map_err(folder(&unfinished))?;
+    std::fs::rename(&unfinished, &config_path).map_err(folder(&config_path))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(folder(dir))?;
     Ok(InitReport { key: key.public(), dir: dir.to_owned() })
 }
@@ -171,14 +176,18 @@ fn render(options: &InitOptions, key: &PublicKey) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{InitError, InitOptions, init, render};
+    use super::{DATA_DIR, InitError, InitOptions, init, render};
     use crate::byte_size::ByteSize;
     use crate::config::{CONFIG_FILE, Config, Strangers};
     use crate::identity_file::{self, IDENTITY_FILE};
     use seedbank_formats::PublicKey;
     use seedbank_protocol::messages::{Prices, TokenUnits};
+    use seedbank_store::testing::{MemDisk, Sweep};
+    use seedbank_store::{Config as StoreConfig, RealDisk, Store, StoreId};
+    use seedbank_testkit::recording::{can_record, record, write_out};
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
+    use std::sync::Arc;
 
     #[test]
     fn options_read_back_from_the_file_that_they_are_written_to() {
@@ -210,6 +219,55 @@ mod tests {
             (mode(""), mode(IDENTITY_FILE), mode(CONFIG_FILE), mode("data")),
             (0o700, 0o600, 0o600, 0o700)
         );
+    }
+
+    #[test]
+    #[ignore = "the history that another test records"]
+    fn recorded_preparation() {
+        let Some(root) = std::env::var_os("RECORDED_ROOT") else { return };
+        init(&Path::new(&root).join("providers/one"), &InitOptions::default()).unwrap();
+        std::fs::write(std::env::var_os("RECORDED_MARKS").unwrap(), "prepared\n").unwrap();
+    }
+
+    /// A folder with a configuration has all else, and is there once it was said to be.
+    fn check(disk: &MemDisk, marks: &[String]) -> Result<(), String> {
+        let config = format!("providers/one/{CONFIG_FILE}");
+        if !disk.files().contains(&config) {
+            return if marks.is_empty() { Ok(()) } else { Err("it is gone".to_owned()) };
+        }
+        let left = tempfile::tempdir().unwrap();
+        write_out(disk, left.path());
+        let dir = left.path().join("providers/one");
+        let config = Config::load(&dir).map_err(|error| error.to_string())?;
+        // A written-out file has the usual mode.
+        let identity = dir.join(IDENTITY_FILE);
+        std::fs::set_permissions(&identity, PermissionsExt::from_mode(0o600)).map_err(|it| it.to_string())?;
+        let key = identity_file::load(&dir).map_err(|error| error.to_string())?;
+        let data = RealDisk::lock(&dir.join(DATA_DIR)).map_err(|error| error.to_string())?;
+        let store = StoreConfig::new(StoreId(key.public().0), config.capacity.0);
+        Store::open(Arc::new(data), store).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn power_failing_during_a_preparation_leaves_a_whole_provider_or_none() {
+        if !can_record() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let this = std::env::current_exe().unwrap();
+        let test = "init::tests::recorded_preparation";
+        let recording = record(&root, &this, &["--exact", test, "--ignored"]);
+        // Most calls make the store's 256 folders: few of those are looked at.
+        let sweep = Sweep { subsets_of_max: 3, samples: 4, tears_max: 1 };
+        let states = recording.each_crash(sweep, 11, &mut check).unwrap_or_else(|broken| panic!("{broken}"));
+        println!("{states} disks after {} calls", recording.len());
+        assert!(states > 50, "{states}");
+        for folder in ["/", "providers/", "providers/one/"] {
+            let without = recording.without_syncs(|path| path == folder);
+            assert!(without.each_crash(sweep, u64::MAX, &mut check).is_err(), "{folder} need not be synced");
+        }
     }
 
     #[test]

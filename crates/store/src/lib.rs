@@ -41,6 +41,7 @@ mod config;
 mod disk;
 mod entry;
 mod files;
+mod folder;
 mod heads;
 mod index;
 mod journal;
@@ -59,6 +60,7 @@ pub use config::{
     CLAIM_CHARGE_MIN, CLAIMS_PER_CALL_MAX, Config, FRAGMENT_BYTES_MAX, HEAD_BYTES_MAX, QuotaPolicy,
 };
 pub use disk::{Disk, DiskFile, LockError, RealDisk};
+pub use folder::make_folder;
 pub use heads::{HeadError, PutHeadError, StoredHead};
 pub use index::Health;
 pub use journal::JournalError;

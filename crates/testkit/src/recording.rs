@@ -11,7 +11,7 @@
 
 mod trace;
 
-use seedbank_store::testing::MemDisk;
+use seedbank_store::testing::{Dice, MemDisk, Sweep, each_crash};
 use seedbank_store::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -65,6 +65,9 @@ pub fn can_record() -> bool {
     }
     works
 }
+
+/// Judges what a crash left on a disk, given what the process had said by then.
+pub type CrashCheck<'a> = dyn FnMut(&MemDisk, &[String]) -> Result<(), String> + 'a;
 
 /// Runs a program and records what it does below `root`. It finds `root` and the path of [`MARKS`], beside it, in the
 /// environment variables `RECORDED_ROOT` and `RECORDED_MARKS`.
@@ -159,6 +162,38 @@ impl Recording {
                 .unwrap_or_else(|error| panic!("{call:?} can't be repeated: {error}"));
         }
         visit(&disk, &marks);
+    }
+}
+
+impl Recording {
+    /// Hands out every disk that may be left when power fails right after the process has said something, and at every so
+    /// many calls between, with what it had said by then. Gives their number.
+    ///
+    /// # Errors
+    /// What `check` first complains of, and where that was.
+    pub fn each_crash(
+        &self,
+        sweep: Sweep,
+        calls_between: u64,
+        check: &mut CrashCheck<'_>,
+    ) -> Result<usize, String> {
+        let (mut states, mut call, mut said) = (0, 0, 0);
+        let mut broken = Ok(());
+        self.replay(&mut |disk, marks| {
+            call += 1;
+            let has_spoken = marks.len() > std::mem::replace(&mut said, marks.len());
+            if broken.is_err() || !(has_spoken || call % calls_between == 0) {
+                return;
+            }
+            states += each_crash(disk, sweep, &mut Dice::new(call), &mut |fates, next| {
+                if broken.is_ok() {
+                    broken = check(&next, marks).map_err(|why| {
+                        format!("before call {call}, {fates:?} of {:?}: {why}", disk.pending())
+                    });
+                }
+            });
+        });
+        broken.map(|()| states)
     }
 }
 

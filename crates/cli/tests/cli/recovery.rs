@@ -7,7 +7,7 @@ use crate::sandbox::{Home, Sandbox};
 use seedbank_testkit::{ByteStream, assert_same_folder};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A network whose owner wrote the phrase down, with two datasets of which one has two versions. The owner's home is
 /// gone: no steward runs, and nothing of it can be read.
@@ -41,7 +41,7 @@ fn lose_a_home() -> Lost {
     Lost { network, phrase, tree, versions: vec![first["version"].clone(), second["version"].clone()] }
 }
 
-fn recover(home: &Home, provider: &str, phrase: &std::path::Path) -> crate::program::Invocation {
+fn recover(home: &Home, provider: &str, phrase: &Path) -> crate::program::Invocation {
     home.seedbank("key recover --insecure-no-passphrase --provider")
         .arg(provider)
         .arg("--phrase-file")
@@ -80,6 +80,62 @@ fn the_phrase_and_one_address_bring_everything_back() {
     // Once more is no harm, and finds what was added.
     let again = recover(&home, &network.providers[1].key_and_address(), &phrase).json();
     assert!(list_of(&again["datasets"]).iter().all(|dataset| dataset["recovered"] == true), "{again}");
+}
+
+#[test]
+fn books_that_are_an_old_copy_are_refused_until_the_command_in_the_message_has_run() {
+    let sandbox = Sandbox::new();
+    let phrase = sandbox.path("phrase");
+    sandbox.home("home").make_keys(&phrase);
+    let mut network = Network::up_in(sandbox, 4);
+    let (tree, catalog, old) =
+        (network.path("tree"), network.home.root().join("catalog"), network.path("old"));
+    write_specimen(&tree, 54);
+    network.push("notes", &tree);
+    network.kill_steward();
+    copy_files(&catalog, &old);
+    write(&tree, "second.bin", &ByteStream::bytes(6, 300_000));
+    let second = network.push("notes", &tree);
+    fs::rename(&catalog, network.path("newest")).expect("moved");
+    copy_files(&old, &catalog);
+
+    write(&tree, "third.txt", b"after the backup came back");
+    let refused = network.home.seedbank("dataset push notes").arg(&tree).run();
+    assert_eq!(refused.code, Some(1), "{refused}");
+    assert!(refused.stderr.contains("the books are an old copy"), "{refused}");
+    let command = refused.stderr.split('`').nth(1).expect("a command to type").replace("seedbank ", "");
+    // What a reader finds is what the newest books wrote.
+    let back = network.path("back");
+    network.home.seedbank(&command).arg("--phrase-file").arg(&phrase).succeeds();
+    let told = network.home.seedbank("dataset log notes").json();
+    assert_eq!(list_of(&told)[0]["version"], second["version"], "{told}");
+    network.restart_steward();
+    let third = network.push("notes", &tree);
+    assert!(number_of(&third["new_bytes"]) < 100_000, "{third}");
+    network.pull("notes", &back);
+    assert_same_folder(&tree, &back);
+    assert_eq!(list_of(&network.home.seedbank("dataset log notes").json()).len(), 3);
+
+    // Books that can't be read at all: the message's other way.
+    network.kill_steward();
+    let database =
+        fs::OpenOptions::new().write(true).open(catalog.join("catalog.sqlite")).expect("the books");
+    database.set_len(5000).expect("cut");
+    fs::remove_file(catalog.join("catalog.sqlite-wal")).unwrap_or_default();
+    network.home.seedbank("dataset ls").fails(1, "seedbank key recover");
+    fs::rename(&catalog, network.path("damaged")).expect("moved");
+    network.home.seedbank(&command).arg("--phrase-file").arg(&phrase).succeeds();
+    let again = network.path("again");
+    network.pull("notes", &again);
+    assert_same_folder(&tree, &again);
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("listed");
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use super::marks::{Marks, NoSuchItem, Seen};
 use super::proven::{ProvenReader, TooFew};
 use super::{Maintenance, StepError};
+use crate::behind::{BehindError, Silence, check_newest};
 use crate::dataset::{DatasetKeys, index_folder};
 use crate::network::Tokens;
 use seedbank_catalog::index::Index;
@@ -57,6 +58,9 @@ pub enum CollectError {
     /// The books say no, or can't be asked.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The books are an old copy, or nobody can say whether they are.
+    #[error(transparent)]
+    Behind(#[from] BehindError),
     /// Collect where the key is.
     #[error("there is no key for dataset {0}")]
     NoKey(DatasetId),
@@ -133,7 +137,8 @@ impl Maintenance {
     pub async fn collect(&self, dataset: DatasetId, now: Timestamp) -> Result<Collection, CollectError> {
         let (_, keys) = self.dataset::<CollectError>(dataset).await?;
         let keys = keys.ok_or(CollectError::NoKey(dataset))?;
-        self.learn_addresses::<CollectError>().await?;
+        // What old books take for dead may be what a newer version needs.
+        check_newest(&self.books, &self.network, dataset, Silence::Refused).await?;
         let snapshot = self.ask::<_, CollectError>(move |books| books.collect_begin(dataset)).await?;
         let source = Source::new(self, dataset, keys);
         let mut marks = Marks::default();

@@ -1,6 +1,7 @@
 //! Sees to it that enough providers have each dataset's newest head.
 
 use super::{Maintenance, StepError};
+use crate::behind::{Silence, check_newest};
 use crate::publish::{HEAD_COPIES_MAX, publish};
 use crate::push::PushError;
 use seedbank_catalog::Books;
@@ -10,8 +11,10 @@ impl Maintenance {
     /// Gives a dataset's newest head to providers that don't have it yet; says how many have it then.
     ///
     /// # Errors
-    /// When the books can't be asked.
+    /// When the books can't be asked, or are an old copy.
     pub async fn publish_head(&self, dataset: DatasetId) -> Result<u64, PushError> {
+        // Who has none yet would tell readers an old one.
+        check_newest(&self.books, &self.network, dataset, Silence::Tolerated).await?;
         publish(&self.books, &self.network, dataset).await
     }
 
@@ -28,8 +31,14 @@ impl Maintenance {
             .await?;
         let mut published = 0;
         for head in heads {
-            self.publish_head(head.dataset).await?;
-            published += 1;
+            match self.publish_head(head.dataset).await {
+                Ok(_copies) => published += 1,
+                // The other datasets' heads may be published all the same.
+                Err(PushError::Behind(error)) => {
+                    tracing::error!(dataset = %head.dataset, %error, "head not published");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(published)
     }

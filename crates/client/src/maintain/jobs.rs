@@ -1,10 +1,13 @@
 //! Does what the books have left to be done.
 
 use super::{CompleteError, Maintenance, StepError};
+use crate::behind::{BehindError, Silence, check_newest};
 use crate::push::PushError;
 use seedbank_catalog::records::{Job, Work};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::Timestamp;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Jobs of one step, which are done at once: most wait for a provider.
@@ -22,6 +25,9 @@ const GLANCE_SECONDS: u64 = 30;
 /// A job that is not done after this time is free for another taker. The slowest completes a segment.
 const HOLD_SECONDS: u64 = 60 * 60;
 
+/// For so long nobody is asked again whether the books are the newest.
+const RELEASABLE_FOR: Duration = Duration::from_secs(10 * 60);
+
 /// A release that failed so often is given up: at four attempts a day, the claims have ended by themselves by then.
 const RELEASE_ATTEMPTS_MAX: u32 = 300;
 
@@ -36,6 +42,13 @@ pub struct JobsDone {
     pub fragments_completed: u64,
 }
 
+/// When no provider knew a newer head of a dataset than the books, and which one the books had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Releasable {
+    asked: Instant,
+    sequence: u64,
+}
+
 /// How one job went.
 enum End {
     Done { fragments: u64 },
@@ -48,20 +61,67 @@ impl Maintenance {
     /// # Errors
     /// [`StepError`]. A job that fails is no error.
     pub async fn work(&self, now: Timestamp) -> Result<JobsDone, StepError> {
+        let next = self.ask::<_, StepError>(|books| books.jobs(JOBS_MAX)).await?;
+        let may_release = self.may_release(&next).await;
         let jobs = self.ask::<_, StepError>(|books| books.take_jobs(JOBS_MAX, HOLD_SECONDS)).await?;
         if jobs.is_empty() {
             return Ok(JobsDone::default());
         }
         self.learn_addresses::<StepError>().await?;
-        self.perform_all(jobs, now).await
+        self.perform_all(jobs, now, &may_release).await
     }
 
-    async fn perform_all(&self, jobs: Vec<Job>, now: Timestamp) -> Result<JobsDone, StepError> {
+    /// Whether anything may be given up, if that is among the jobs to come: by an old copy of the books something may be
+    /// nobody's that a newer version needs. Asked before jobs are taken: the books leave out what is held as they know it
+    /// then.
+    async fn may_release(&self, next: &[Job]) -> Result<(), String> {
+        if !next.iter().any(is_release) {
+            return Err("it came after the look for newer heads".to_owned());
+        }
+        self.check_all_newest().await.map_err(|error| error.to_string())
+    }
+
+    async fn check_all_newest(&self) -> Result<(), BehindError> {
+        let known = self.ask::<_, StepError>(|books| {
+            let mut known = Vec::new();
+            for dataset in books.datasets()? {
+                known.push((dataset.id, books.head(dataset.id)?.map_or(0, |head| head.sequence)));
+            }
+            Ok(known)
+        });
+        for (dataset, sequence) in known.await? {
+            let last = self.releasable.lock().unwrap_or_else(PoisonError::into_inner).get(&dataset).copied();
+            if last.is_some_and(|last| last.sequence == sequence && last.asked.elapsed() < RELEASABLE_FOR) {
+                continue;
+            }
+            let asked = Instant::now();
+            let sequence = match check_newest(&self.books, &self.network, dataset, Silence::Refused).await {
+                Ok(sequence) => sequence,
+                // It was removed meanwhile.
+                Err(BehindError::Catalog(CatalogError::NoSuchDataset { .. })) => continue,
+                Err(error) => return Err(error),
+            };
+            let found = Releasable { asked, sequence };
+            self.releasable.lock().unwrap_or_else(PoisonError::into_inner).insert(dataset, found);
+        }
+        Ok(())
+    }
+
+    async fn perform_all(
+        &self,
+        jobs: Vec<Job>,
+        now: Timestamp,
+        may_release: &Result<(), String>,
+    ) -> Result<JobsDone, StepError> {
         let mut running = JoinSet::new();
         for job in jobs {
             let this = self.clone();
+            let refused = may_release.clone().err().filter(|_| is_release(&job));
             running.spawn(async move {
-                let end = this.perform(&job, now).await;
+                let end = match refused {
+                    Some(reason) => End::Failed { reason },
+                    None => this.perform(&job, now).await,
+                };
                 (job, end)
             });
         }
@@ -91,15 +151,23 @@ impl Maintenance {
     pub async fn release(&self) -> Result<JobsDone, StepError> {
         self.learn_addresses::<StepError>().await?;
         let mut total = JobsDone::default();
+        let next = self.ask::<_, StepError>(|books| books.jobs(RELEASES_MAX)).await?;
+        if !next.iter().any(is_release) {
+            return Ok(total);
+        }
+        if let Err(error) = self.check_all_newest().await {
+            tracing::warn!(%error, "nothing released");
+            return Ok(total);
+        }
         for _ in 0..RELEASE_ROUNDS_MAX {
             let mut jobs =
                 self.ask::<_, StepError>(|books| books.take_jobs(RELEASES_MAX, GLANCE_SECONDS)).await?;
-            jobs.retain(|job| matches!(job.work, Work::ReleaseClaims { .. }));
+            jobs.retain(is_release);
             if jobs.is_empty() {
                 break;
             }
             // Releases don't look at the time.
-            let done = self.perform_all(jobs, Timestamp(0)).await?;
+            let done = self.perform_all(jobs, Timestamp(0), &Ok(())).await?;
             total.done += done.done;
             total.failed += done.failed;
         }
@@ -145,6 +213,19 @@ impl Maintenance {
                 }
                 Err(error) => End::Failed { reason: error.to_string() },
             },
+        }
+    }
+}
+
+fn is_release(job: &Job) -> bool {
+    matches!(job.work, Work::ReleaseClaims { .. })
+}
+
+impl From<StepError> for BehindError {
+    fn from(error: StepError) -> BehindError {
+        match error {
+            StepError::Catalog(error) => BehindError::Catalog(error),
+            StepError::Stopped => BehindError::Stopped,
         }
     }
 }

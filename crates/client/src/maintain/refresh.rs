@@ -3,6 +3,7 @@
 
 use super::complete::policy_of;
 use super::{Maintenance, StepError};
+use crate::behind::{Silence, check_newest};
 use crate::commit::{Moved, rewrite};
 use crate::dataset::index_folder;
 use crate::lease::Lease;
@@ -111,6 +112,9 @@ impl Maintenance {
         if record.owner != owner.public() {
             return Err(not_here());
         }
+        // A head of the books would take the newest one's place.
+        let newest = check_newest(&self.books, &self.network, dataset, Silence::Refused).await;
+        newest.map_err(PushError::from)?;
         let policy = policy_of(&record).map_err(|source| RefreshError::Policy { dataset, source })?;
         let text = format!("{what} of {} by process {}", record.name, std::process::id());
         let folder = index_folder(&index_dir, &dataset);

@@ -83,6 +83,7 @@ mod tests {
                 created: Timestamp(u64::MAX),
             },
             counts: Counts::default(),
+            begins: None,
             segments: Vec::new(),
             versions: Vec::new(),
             refs: Vec::new(),

@@ -270,6 +270,7 @@ fn synthetic(world: &World, count: u64) {
     let part = Restoration {
         dataset: world.dataset.clone(),
         counts,
+        begins: None,
         segments: (0..count).map(placement).collect(),
         versions: Vec::new(),
         refs: Vec::new(),

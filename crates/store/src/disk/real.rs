@@ -4,11 +4,12 @@
 //! deleted or mounted over while the daemon runs can't make it write anywhere else.
 
 use super::{Disk, DiskFile};
+use crate::folder::make_folder;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,16 +43,12 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// Makes the folder if there is none, then locks it.
+    /// Makes the folder durably if there is none, then locks it.
     ///
     /// # Errors
     /// [`LockError`].
     pub fn create(root: &Path) -> Result<RealDisk, LockError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .map_err(|source| LockError::Folder { path: root.to_owned(), source })?;
+        make_folder(root).map_err(|source| LockError::Folder { path: root.to_owned(), source })?;
         RealDisk::lock(root)
     }
 

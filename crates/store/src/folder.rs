@@ -10,7 +10,10 @@ use std::path::Path;
 const LEVELS_ALWAYS: usize = 2;
 
 /// Makes the folder, and those above that are missing, for its owner only, and makes their names durable.
-pub(crate) fn make(dir: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// What the disk says.
+pub fn make_folder(dir: &Path) -> io::Result<()> {
     let levels = || dir.ancestors().filter(|level| level.file_name().is_some());
     let missing = levels().take_while(|level| !level.exists()).count();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
