@@ -15,7 +15,8 @@ use seedbank_transport::ClaimOutcome;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
 
 /// A pending claim is renewed when it has so long to go: half of its time.
 pub(crate) const PENDING_MARGIN_SECONDS: u64 = 12 * 60 * 60;
@@ -25,6 +26,10 @@ const DUE_TOGETHER: u32 = 10_000;
 
 /// A provider that takes longer for a thousand claims is asked again by the steward.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whoever needs so much longer than half of the providers, and at least so long, is not waited for by a push.
+const STRAGGLER_FACTOR: u32 = 4;
+const STRAGGLER_FLOOR: Duration = Duration::from_secs(2);
 
 /// What a round of renewals did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,6 +57,15 @@ struct Tidings {
     lost: Vec<FragmentKey>,
 }
 
+/// What becomes of providers that need much longer than others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stragglers {
+    /// Each has the time that it may take.
+    Await,
+    /// Their claims stay due.
+    Leave,
+}
+
 /// Which claims to renew.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Due {
@@ -61,16 +75,19 @@ pub(crate) struct Due {
     pub(crate) dataset: Option<DatasetId>,
     /// Of this provider only.
     pub(crate) provider: Option<PublicKey>,
+    /// How long to wait.
+    pub(crate) stragglers: Stragglers,
 }
 
-/// Renews all claims of a dataset that end before `before`.
+/// Renews all claims of a dataset that end before `before`, at those who don't let a push wait.
 pub(crate) async fn renew_due(
     books: &SharedBooks,
     network: &Arc<Network>,
     dataset: DatasetId,
     before: Timestamp,
 ) -> Result<Renewed, PushError> {
-    renew(books, network, Due { before, dataset: Some(dataset), provider: None }, wall_clock()).await
+    let due = Due { before, dataset: Some(dataset), provider: None, stragglers: Stragglers::Leave };
+    renew(books, network, due, wall_clock()).await
 }
 
 /// Renews claims, each provider's at once with the others'. Of those that have ended already and whose provider does not
@@ -81,7 +98,7 @@ pub(crate) async fn renew(
     which: Due,
     now: Timestamp,
 ) -> Result<Renewed, PushError> {
-    let Due { before, dataset, provider } = which;
+    let Due { before, dataset, provider, stragglers } = which;
     let mut total = Renewed::default();
     // Whoever did not answer once is not waited for again.
     let mut silent: BTreeSet<PublicKey> = BTreeSet::new();
@@ -91,8 +108,9 @@ pub(crate) async fn renew(
         after = due.last().map(DueClaim::position);
         let is_last = due.len() < usize::try_from(DUE_TOGETHER).unwrap_or(usize::MAX);
         due.retain(|claim| provider.is_none_or(|only| claim.holding.provider == only));
-        let mut providers = JoinSet::new();
+        let (mut providers, mut waiting) = (JoinSet::new(), BTreeMap::new());
         for (provider, claims) in by_provider(due) {
+            waiting.insert(provider, claims.len() as u64);
             let (books, network, is_silent) =
                 (Arc::clone(books), Arc::clone(network), silent.contains(&provider));
             providers.spawn(async move {
@@ -104,16 +122,36 @@ pub(crate) async fn renew(
                 renewed.map(|renewed| (provider, renewed))
             });
         }
-        while let Some(renewed) = providers.join_next().await {
+        let (began, half) = (Instant::now(), waiting.len().div_ceil(2));
+        let (mut answers, mut deadline) = (0, None);
+        while let Some(renewed) = next_within(deadline, &mut providers).await {
             let (provider, (renewed, answered)) = renewed.map_err(|_ended| PushError::Stopped)??;
             total.add(renewed);
-            if answered == Answered::No {
-                silent.insert(provider);
+            waiting.remove(&provider);
+            match answered {
+                Answered::Yes => answers += 1,
+                Answered::No => drop(silent.insert(provider)),
+            }
+            if stragglers == Stragglers::Leave && answers >= half && deadline.is_none() {
+                deadline = Some(began + (began.elapsed() * STRAGGLER_FACTOR).max(STRAGGLER_FLOOR));
             }
         }
+        // What they say now stays unheard. That does no harm: their claims are renewed once more.
+        total.unanswered += waiting.into_values().sum::<u64>();
         if is_last {
             return Ok(total);
         }
+    }
+}
+
+/// The next that ends, if one does before the deadline.
+async fn next_within<T: 'static>(
+    deadline: Option<Instant>,
+    tasks: &mut JoinSet<T>,
+) -> Option<Result<T, JoinError>> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, tasks.join_next()).await.ok().flatten(),
+        None => tasks.join_next().await,
     }
 }
 

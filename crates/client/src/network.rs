@@ -17,6 +17,7 @@ use seedbank_protocol::routes::Access;
 use seedbank_transport::{CallError, ClaimOutcome, HeadPut, PeerAddress, Proof, ProviderClient};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::io;
 use std::mem::discriminant;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -538,7 +539,11 @@ struct Question<'n> {
 impl Question<'_> {
     /// There is an answer or a failure. A deadline that passed is neither.
     fn answered<T>(mut self, result: &Result<T, CallError>) {
-        self.is_answered = !matches!(result, Err(CallError::Slow { .. }));
+        self.is_answered = match result {
+            Err(CallError::Slow { .. }) => false,
+            Err(CallError::Unreachable { source, .. }) => source.kind() != io::ErrorKind::TimedOut,
+            Ok(_) | Err(_) => true,
+        };
     }
 }
 

@@ -23,6 +23,9 @@ const COPIES_ENOUGH: usize = 5;
 /// Whoever does not take a head in this time gets it later, from the steward.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same, once half of those who were asked have it: the others may be gone.
+const PATIENCE_FOR_REST: Duration = Duration::from_secs(2);
+
 /// The same, once enough have it.
 const PATIENCE_FOR_MORE: Duration = Duration::from_millis(500);
 
@@ -48,6 +51,7 @@ pub async fn publish(
         missing.sort_by_key(|provider| latency.is_down(provider, now));
     }
     missing.truncate(HEAD_COPIES_MAX.saturating_sub(head.published.len()));
+    let half = missing.len().div_ceil(2);
     let enough = COPIES_ENOUGH.min(head.published.len() + missing.len());
 
     let bytes = Bytes::from(head.bytes);
@@ -63,6 +67,9 @@ pub async fn publish(
         match put {
             HeadPut::Stored => {
                 took.push(provider);
+                if took.len() >= half {
+                    deadline = deadline.min(Instant::now() + PATIENCE_FOR_REST);
+                }
                 if head.published.len() + took.len() >= enough {
                     deadline = deadline.min(Instant::now() + PATIENCE_FOR_MORE);
                 }

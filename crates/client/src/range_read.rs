@@ -92,8 +92,11 @@ pub(crate) async fn read<T>(
     }
 }
 
-/// Reads `columns` of all data fragments without asking the holder of fragment `index`: as many of them as can be had
-/// from their holders, and the rest decoded.
+/// Reads `columns` of all data fragments from any `k` holders, because fragment `index` is late or lost: as many of them as
+/// can be had from their holders, and the rest decoded.
+///
+/// Others wait for the same columns, whatever fragment they want. So the late holder is a source like any other: without
+/// it, and with exactly `k` holders left, all of them would wait for holders that are gone.
 pub(crate) async fn decode(
     network: &Arc<Network>,
     tokens: &Arc<Tokens>,
@@ -101,7 +104,7 @@ pub(crate) async fn decode(
     index: usize,
     columns: Range<u64>,
 ) -> Result<BTreeMap<usize, Bytes>, ReadFailed> {
-    let part = Part::around(network, placement, index, columns);
+    let part = Part::of_all(network, placement, index, columns);
     let broken = || ReadFailed { usable: 0, needed: placement.scheme.data(), reasons: Vec::new() };
     let mut reading = Reading::of_parts(network, tokens, placement, vec![part.ok_or_else(broken)?]);
     reading.act(0);

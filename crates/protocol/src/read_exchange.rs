@@ -327,7 +327,9 @@ impl ReadExchange {
         self.hedge_at = self.hedge_at.map(|_| until);
     }
 
-    /// Asks whoever comes next: another holder of the same bytes, else the sources of a decode, else one more source.
+    /// Asks whoever comes next: another holder of the same bytes, else the sources of a decode, else one more source for
+    /// each that is missing. When several are gone, they are replaced together: one after the other, each would cost a
+    /// delay.
     fn start_next(&mut self, now: Moment) {
         if let Some(source) = self.direct.pop_front() {
             let mode = match self.plan.check {
@@ -338,8 +340,11 @@ impl ReadExchange {
         } else if !self.decoding && self.decode_possible() {
             self.decoding = true;
             self.ask_missing_parts();
-        } else if let Some(source) = self.decoding.then(|| self.parts.pop_front()).flatten() {
-            self.ask(source, Role::Part, Mode::Proven);
+        } else if self.decoding {
+            let missing = self.plan.scheme.data().saturating_sub(self.proven.len()).min(self.parts.len());
+            for source in self.parts.drain(..missing).collect::<Vec<Source>>() {
+                self.ask(source, Role::Part, Mode::Proven);
+            }
         }
         self.hedge_at = self.anything_left().then(|| now.plus(self.plan.hedge.next));
     }

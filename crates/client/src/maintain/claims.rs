@@ -1,7 +1,7 @@
 //! Renews our claims before they end. A provider without a claim may throw the fragment away.
 
 use super::{Maintenance, StepError};
-use crate::claims::{Due, Renewed, renew};
+use crate::claims::{Due, Renewed, Stragglers, renew};
 use crate::commit::CLAIM_SECONDS;
 use crate::push::PushError;
 use seedbank_formats::{PublicKey, Timestamp};
@@ -24,7 +24,8 @@ impl Maintenance {
     /// The same for one provider.
     pub(super) async fn renew(&self, now: Timestamp, only: Option<PublicKey>) -> Result<Renewed, StepError> {
         self.learn_addresses::<StepError>().await?;
-        let which = Due { before: due_before(now), dataset: None, provider: only };
+        let which =
+            Due { before: due_before(now), dataset: None, provider: only, stragglers: Stragglers::Await };
         renew(&self.books, &self.network, which, now).await.map_err(|error| match error {
             PushError::Catalog(error) => StepError::Catalog(error),
             // Nothing but the books can fail here.

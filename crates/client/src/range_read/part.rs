@@ -66,7 +66,7 @@ pub(super) enum Held {
 enum Extent {
     /// The wanted fragment.
     Wanted,
-    /// The wanted one and all other data fragments.
+    /// All data fragments.
     AllData,
 }
 
@@ -154,14 +154,15 @@ impl Part {
         Some(Part::of_plan(network, placement, index, range, plan))
     }
 
-    /// A range of a fragment that is decoded in any case, and of all other data fragments with it.
-    pub(super) fn around(
+    /// A range of all data fragments, from any `k` holders. The one of fragment `index` is somebody's reason to decode,
+    /// so it comes late.
+    pub(super) fn of_all(
         network: &Network,
         placement: &Arc<SegmentPlacement>,
         index: usize,
         range: Range<u64>,
     ) -> Option<Part> {
-        let plan = plan_around(network, placement, index, range.end - range.start)?;
+        let plan = plan_of_all(network, placement, index, range.end - range.start)?;
         let mut part = Part::of_plan(network, placement, index, range, plan);
         part.extent = Extent::AllData;
         Some(part)
@@ -285,9 +286,12 @@ impl Part {
         self.placement.fragments[index].id
     }
 
-    /// Whether a fragment's bytes are the wanted ones as they are.
+    /// Whether a fragment's bytes are all that is wanted, as they are.
     fn is_wanted(&self, index: usize) -> bool {
-        self.placement.scheme.is_copies() || index == self.index
+        match self.extent {
+            Extent::Wanted => self.placement.scheme.is_copies() || index == self.index,
+            Extent::AllData => false,
+        }
     }
 
     /// The exchange has asked for something.
@@ -364,7 +368,7 @@ impl Part {
         }
     }
 
-    /// What a decode around a fragment came to, once.
+    /// What a decode of all data fragments came to, once.
     pub(super) fn take_columns(&mut self) -> Option<BTreeMap<usize, Bytes>> {
         self.columns.take()
     }
@@ -474,31 +478,39 @@ impl Part {
     }
 
     fn decode(&mut self, sources: &[(usize, RequestId)]) -> Bytes {
-        let data = match self.extent {
-            Extent::Wanted => 0,
-            Extent::AllData => self.placement.scheme.data(),
-        };
-        let is_source = |index: usize| sources.iter().any(|(source, _)| *source == index);
-        let others = (0..data).filter(|index| *index != self.index && !is_source(*index));
-        let wanted: Vec<usize> = [self.index].into_iter().chain(others).collect();
+        match self.extent {
+            Extent::Wanted => self.restore(sources, &[self.index]).remove(0),
+            Extent::AllData => {
+                let data = self.placement.scheme.data();
+                let mut all: BTreeMap<usize, Bytes> = sources
+                    .iter()
+                    .filter(|(index, _)| *index < data)
+                    .map(|(index, request)| (*index, self.sources[request].clone()))
+                    .collect();
+                let missing: Vec<usize> = (0..data).filter(|index| !all.contains_key(index)).collect();
+                all.extend(missing.iter().copied().zip(self.restore(sources, &missing)));
+                let own = all[&self.index].clone();
+                self.columns = Some(all);
+                own
+            }
+        }
+    }
+
+    /// Fragments that are not among the sources, from those.
+    fn restore(&self, sources: &[(usize, RequestId)], wanted: &[usize]) -> Vec<Bytes> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
         let indices: Vec<usize> = sources.iter().map(|(index, _)| *index).collect();
         let bytes: Vec<&[u8]> = sources.iter().map(|(_, request)| &self.sources[request][..]).collect();
         let len = bytes.first().map_or(0, |bytes| bytes.len());
         let mut decoded = vec![vec![0; len]; wanted.len()];
         let mut out: Vec<&mut [u8]> = decoded.iter_mut().map(Vec::as_mut_slice).collect();
-        Decoder::new(self.placement.scheme, &indices, &wanted)
+        Decoder::new(self.placement.scheme, &indices, wanted)
             .expect("the exchange gives k distinct sources, and no wanted fragment is among them")
             .decode(&bytes, &mut out)
             .expect("proven ranges have the length that was asked for");
-        let mut decoded = decoded.into_iter().map(Bytes::from);
-        let own = decoded.next().expect("the part's own fragment is the first that was wanted");
-        if self.extent == Extent::AllData {
-            let given = sources.iter().filter(|(index, _)| *index < data);
-            let given = given.map(|(index, request)| (*index, self.sources[request].clone()));
-            let others = wanted.into_iter().skip(1).zip(decoded);
-            self.columns = Some(given.chain(others).chain([(self.index, own.clone())]).collect());
-        }
-        own
+        decoded.into_iter().map(Bytes::from).collect()
     }
 
     /// The exchange has a verdict; gives what is to be told of it now.
@@ -651,23 +663,18 @@ fn plan(
     ReadPlan::new(scheme, index, &sources, check, hedge).ok()
 }
 
-/// Whom to ask around a fragment, for all data fragments: first those that hold one, because their bytes are wanted
-/// themselves.
-fn plan_around(
-    network: &Network,
-    placement: &SegmentPlacement,
-    index: usize,
-    bytes: u64,
-) -> Option<ReadPlan> {
+/// Whom to ask for all data fragments: first those that hold one, because their bytes are wanted themselves. The holder
+/// of fragment `late` has been waited for already: it comes after the others that are there.
+fn plan_of_all(network: &Network, placement: &SegmentPlacement, late: usize, bytes: u64) -> Option<ReadPlan> {
     let (scheme, mut sources) = (placement.scheme, ranked(network, placement, bytes));
     sources.sort_by_cached_key(|source| {
         let is_lost = is_lost(network, placement, source);
         let (holder, owes) = (&source.provider, network.owes_answer(&source.provider));
         let is_away = owes || network.is_down(holder) || network.is_silent(holder);
-        (is_lost, is_away, source.index >= scheme.data())
+        (is_lost, is_away, source.index == late, source.index >= scheme.data())
     });
     let hedge = hedge(network, None, &sources, bytes);
-    ReadPlan::around(scheme, index, &sources, Check::Proof, hedge).ok()
+    ReadPlan::of_any(scheme, &sources, hedge).ok()
 }
 
 /// What a failed call means for the exchange.

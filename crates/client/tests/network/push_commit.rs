@@ -1,11 +1,12 @@
 //! What a commit writes, and that readers find it without the books.
 
-use crate::harness::{MIB, Way, World, options};
+use crate::harness::{MIB, Provider, Way, World, options};
 use seedbank_catalog::index::Index;
 use seedbank_catalog::records::{Counts, FragmentKey, Holding, NumberedList, NumberedPage, Restoration};
 use seedbank_catalog::{Books, Carrier, CatalogError, Request, Response};
 use seedbank_client::SharedBooks;
 use seedbank_client::dataset::index_folder;
+use seedbank_client::progress::Silent;
 use seedbank_client::push::Made;
 use seedbank_erasure::Scheme;
 use seedbank_formats::checkpoint::RefKind;
@@ -19,8 +20,9 @@ use seedbank_testkit::ByteStream;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_smallest_trees_are_versions_like_any_other() {
@@ -356,4 +358,34 @@ async fn a_branch_without_a_version_builds_on_the_newest() {
     assert_ne!(report.version, main.version);
     assert_eq!(world.open().await.refs().await.unwrap().len(), 2);
     world.check(report.version, &source).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_does_not_wait_long_for_holders_that_fall_silent_when_it_commits() {
+    let world = World::start(8, 4, 8).await;
+    let source = world.source("tree");
+    fs::write(source.join("file"), ByteStream::bytes(90, MIB)).unwrap();
+    let ways: Vec<_> = world.providers[..4].iter().map(Provider::way).collect();
+    let committed = Arc::new(OnceLock::new());
+    let context = world.hooked({
+        let committed = Arc::clone(&committed);
+        move |request| {
+            if matches!(request, Request::Commit { .. }) {
+                for way in &ways {
+                    way.send_replace(Way::Stalled);
+                }
+                committed.get_or_init(Instant::now);
+            }
+        }
+    });
+    let report = world.push_in(&context, &options(&source), Arc::new(Silent)).await.unwrap();
+    let waited = committed.get().unwrap().elapsed();
+    assert_eq!((report.made, report.heads), (Made::Version, 4));
+    assert!(waited < Duration::from_secs(8), "{waited:?}: it would be ten seconds for each that is silent");
+    world.check(report.version, &source).await;
+    // The steward confirms what is left, when they are there again.
+    world.providers[..4].iter().for_each(|provider| provider.set(Way::Open));
+    let maintenance = world.maintenance();
+    maintenance.renew_claims(world.now()).await.unwrap();
+    world.check_claims().await;
 }

@@ -72,15 +72,7 @@ impl ReadPlan {
         check: Check,
         hedge: ReadHedge,
     ) -> Result<ReadPlan, ReadPlanError> {
-        let total = scheme.total();
-        let indices = || sources.iter().map(|source| source.index);
-        if let Some(index) = indices().chain([wanted]).find(|index| *index >= total) {
-            return Err(ReadPlanError::NoSuchIndex { index, total });
-        }
-        let mut seen = BTreeSet::new();
-        if let Some(index) = indices().find(|index| !seen.insert(*index)) {
-            return Err(ReadPlanError::Repeated(index));
-        }
+        check_indices(scheme, sources, Some(wanted))?;
         let (direct, parts) = sources.iter().partition(|source| scheme.is_copies() || source.index == wanted);
         Ok(ReadPlan { scheme, direct, parts, check, hedge })
     }
@@ -102,9 +94,33 @@ impl ReadPlan {
         Ok(plan)
     }
 
+    /// Decodes a range from any `k` fragments, none of which is wanted more than another: for whoever needs that range of
+    /// all of them. Every holder is a source, also one that somebody is waiting for: when exactly `k` are left, none of
+    /// them can be spared. Not for copies.
+    ///
+    /// # Errors
+    /// As [`ReadPlan::new`].
+    pub fn of_any(scheme: Scheme, sources: &[Source], hedge: ReadHedge) -> Result<ReadPlan, ReadPlanError> {
+        check_indices(scheme, sources, None)?;
+        Ok(ReadPlan { scheme, direct: Vec::new(), parts: sources.to_vec(), check: Check::Proof, hedge })
+    }
+
     /// When to stop waiting for one provider.
     #[must_use]
     pub fn hedge(&self) -> ReadHedge {
         self.hedge
+    }
+}
+
+fn check_indices(scheme: Scheme, sources: &[Source], wanted: Option<usize>) -> Result<(), ReadPlanError> {
+    let total = scheme.total();
+    let indices = || sources.iter().map(|source| source.index);
+    if let Some(index) = indices().chain(wanted).find(|index| *index >= total) {
+        return Err(ReadPlanError::NoSuchIndex { index, total });
+    }
+    let mut seen = BTreeSet::new();
+    match indices().find(|index| !seen.insert(*index)) {
+        Some(index) => Err(ReadPlanError::Repeated(index)),
+        None => Ok(()),
     }
 }

@@ -236,6 +236,31 @@ fn stalled_source_of_a_decode_is_hedged_too() {
 }
 
 #[test]
+fn sources_that_stall_together_are_replaced_together() {
+    let mut holders = eight(Some(STALLED));
+    holders[1..4].fill(Some(STALLED));
+    let world = read(4, 0, Check::Seal, &holders);
+    assert_eq!(world.decoded_from(), [4, 5, 6, 7]);
+    assert_eq!(
+        world.decided_at,
+        Moment(Duration::from_millis(110)),
+        "the holder, its substitutes, an answer"
+    );
+}
+
+#[test]
+fn of_any_fragments_exactly_k_suffice_whichever_they_are() {
+    for gone in [STALLED, GONE, ROTTEN, LIAR] {
+        let mut holders = eight(Some(HONEST));
+        holders[1..5].fill(Some(gone));
+        let plan = ReadPlan::of_any(Scheme::new(4, 8).unwrap(), &sources(&holders), HEDGE).unwrap();
+        let world = World::run(plan, &holders);
+        assert_eq!(world.decoded_from(), [0, 5, 6, 7]);
+        assert!(world.decided_at <= Moment(Duration::from_millis(110)), "{:?}", world.decided_at);
+    }
+}
+
+#[test]
 fn slow_holder_that_answers_first_wins() {
     let slow = Holder { millis: 55, ..HONEST };
     let world = read(4, 0, Check::Seal, &eight(Some(slow)));

@@ -2,7 +2,7 @@
 
 use super::provider::Conduct;
 use super::world::{Reading, World, owner, stranger};
-use super::writer::{Writer, copies, file, moved};
+use super::writer::{Writer, copies, file, ids, moved};
 use seedbank_client::RangeError;
 use seedbank_client::dataset::Visibility;
 use seedbank_client::heads::{OpenedHead, open_dataset};
@@ -228,4 +228,25 @@ async fn half_of_the_holders_falling_silent_during_a_read_stops_it_for_a_moment_
     // A busy machine without optimisation decodes for seconds; whoever waits for the silent waits for the transport's
     // deadline, which is twice as long.
     assert!(gap < Duration::from_secs(15), "{gap:?}");
+}
+
+/// A bulk read that has given up waiting for a holder, when there are exactly as many left as are needed, and that holder
+/// is one of them. Then it must be asked all the same: who does without it waits for those that are gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_holder_is_not_done_without_when_exactly_as_many_are_left_as_are_needed() {
+    let world = World::start(4, 8, Visibility::Private).await;
+    let file = ByteStream::bytes(82, 16_000_000);
+    let pushed = world.push_files(&[("big.bin", &file)]).await;
+    let reading = world.read(pushed.version).await;
+    let segment = reading.data_segment(&world).await;
+    let behave = |index: usize, conduct| {
+        world.provider(segment.holder(index)).shelf.behave_about(conduct, ids(&segment.placement));
+    };
+    behave(0, Conduct::ProvesOnly);
+    (1..5).for_each(|index| behave(index, Conduct::Stalls));
+    let begun = Instant::now();
+    // All of it lies in the late holder's fragment.
+    assert!(reading.cat("big.bin", 0..3_000_000).await.unwrap() == file[..3_000_000]);
+    // Half of the transport's deadline, which those who are gone would let pass.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }

@@ -46,6 +46,8 @@ pub(crate) enum Conduct {
     Half,
     /// Takes requests and never answers.
     Stalls,
+    /// Stalls for whoever asks plainly, and proves at once.
+    ProvesOnly,
     /// One byte after another.
     Drips,
     /// Says no.
@@ -272,7 +274,9 @@ impl Shelf {
         let covered = slice::covered(length, &range).map_err(outside)?;
         let slice = slice::encode(length, &outboard, &range, &part(&bytes, &covered).unwrap()).unwrap();
         match self.conduct(&id) {
-            Conduct::Honest | Conduct::WrongAtFirst => Ok(self.signed(id, &range, slice)),
+            Conduct::Honest | Conduct::WrongAtFirst | Conduct::ProvesOnly => {
+                Ok(self.signed(id, &range, slice))
+            }
             Conduct::Lies => Ok(self.signed(id, &range, spoilt(&slice))),
             Conduct::Evades | Conduct::HonestUntilAsked => {
                 Err(Problem::new(ProblemCode::Busy, "ask me later"))
@@ -358,7 +362,7 @@ impl Drop for Busy<'_> {
 /// What those answer who give no whole answer.
 async fn incomplete(conduct: Conduct, bytes: Bytes) -> Result<Body, Problem> {
     match conduct {
-        Conduct::Stalls => std::future::pending().await,
+        Conduct::Stalls | Conduct::ProvesOnly => std::future::pending().await,
         Conduct::Rotten => Err(Problem::new(ProblemCode::Rotten, "rotten")),
         Conduct::Absent => Err(Problem::new(ProblemCode::NotFound, "not held")),
         Conduct::Refuses => Err(Problem::new(ProblemCode::TokenRefused, "no")),
