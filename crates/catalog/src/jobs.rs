@@ -7,7 +7,7 @@ use crate::error::CatalogError;
 use crate::records::{Job, JobId, RELEASE_BATCH_MAX, Work};
 use crate::turn::Turn;
 use rusqlite::{Params, Row, params};
-use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 use std::collections::BTreeMap;
 
 /// Most failures are a provider that restarts.
@@ -77,11 +77,23 @@ impl Turn<'_> {
                 "UPDATE jobs SET held_until = ?2, again = 0 WHERE id = ?1",
                 params![job.id.0, until.0.max(1)],
             )?;
-            if let Work::ReleaseClaims { provider, fragments } = &mut job.work {
+            if let Work::ReleaseClaims { provider, fragments, .. } = &mut job.work {
                 self.keep_unheld(*provider, fragments)?;
             }
         }
         Ok(jobs)
+    }
+
+    pub(crate) fn unheld(
+        &self,
+        provider: PublicKey,
+        mut fragments: Vec<FragmentId>,
+    ) -> Result<Vec<FragmentId>, CatalogError> {
+        if fragments.len() > RELEASE_BATCH_MAX {
+            return Err(CatalogError::bad("more than 1000 fragments in one question"));
+        }
+        self.keep_unheld(provider, &mut fragments)?;
+        Ok(fragments)
     }
 
     /// Leaves out what the provider holds by the books: a spare that lost a race may have become the holder since.
@@ -125,6 +137,7 @@ impl Turn<'_> {
 
     /// Leaves jobs that release what a query finds: columns holder and fragment id.
     pub(crate) fn release_fragments(&self, sql: &str, params: impl Params) -> Result<(), CatalogError> {
+        let asked = Asked::within(self.now);
         let mut batches: BTreeMap<PublicKey, Vec<FragmentId>> = BTreeMap::new();
         let mut statement = self.sql.prepare_cached(sql)?;
         let mut rows = statement.query(params)?;
@@ -134,11 +147,11 @@ impl Turn<'_> {
             batch.push(fragment);
             if batch.len() == RELEASE_BATCH_MAX {
                 let fragments = std::mem::take(batch);
-                self.add_job(Work::ReleaseClaims { provider, fragments }, self.now)?;
+                self.add_job(Work::ReleaseClaims { provider, fragments, asked }, self.now)?;
             }
         }
         for (provider, fragments) in batches.into_iter().filter(|(_, fragments)| !fragments.is_empty()) {
-            self.add_job(Work::ReleaseClaims { provider, fragments }, self.now)?;
+            self.add_job(Work::ReleaseClaims { provider, fragments, asked }, self.now)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::turn::Turn;
 use seedbank_formats::checkpoint::RefKind;
 use seedbank_formats::keys::KeyEpoch;
 use seedbank_formats::placement::SegmentPlacement;
-use seedbank_formats::{DatasetId, PublicKey, SegmentNumber, Timestamp, VersionId};
+use seedbank_formats::{DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
 use serde::{Deserialize, Serialize};
 
 /// A way to whoever keeps the books: the catalog in this process, or the steward's socket.
@@ -186,6 +186,9 @@ operations! {
     DueClaims: due_claims(
         dataset: Option<DatasetId>, before: Timestamp, after: Option<DuePosition>, limit: u32
     ) -> Vec<DueClaim>;
+    /// Those of these fragments, at most [`RELEASE_BATCH_MAX`](crate::records::RELEASE_BATCH_MAX), that the provider does not
+    /// hold by the books.
+    Unheld: unheld(provider: PublicKey, fragments: Vec<FragmentId>) -> Vec<FragmentId>;
     /// Notes renewed claims. Those on fragments that have moved or gone meanwhile are ignored.
     RenewClaims: renew_claims(claims: Vec<RenewedClaim>) -> ();
 

@@ -8,7 +8,7 @@ use seedbank_formats::layout::ChildPlace;
 use seedbank_formats::numbered::NumberedTree;
 use seedbank_formats::place::{Link, Place};
 use seedbank_formats::placement::SegmentPlacement;
-use seedbank_formats::{DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
+use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
 use serde::{Deserialize, Serialize};
 
 /// What a provider says of itself, as last heard.
@@ -498,6 +498,8 @@ pub enum Work {
         provider: PublicKey,
         /// At most [`RELEASE_BATCH_MAX`].
         fragments: Vec<FragmentId>,
+        /// When that was decided. What is stored there anew since is wanted.
+        asked: Asked,
     },
 }
 

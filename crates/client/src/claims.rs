@@ -218,7 +218,7 @@ fn tidings(claims: &[DueClaim], outcomes: Vec<ClaimOutcome>) -> Tidings {
             }
             ClaimOutcome::Absent | ClaimOutcome::Rotten => tidings.lost.push(claim.key),
             // Not an answer to a renewal; the transport refuses it.
-            ClaimOutcome::Released => {}
+            ClaimOutcome::Released | ClaimOutcome::Kept => {}
         }
     }
     tidings

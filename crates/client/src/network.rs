@@ -7,10 +7,10 @@ use crate::recent::Recent;
 use bytes::Bytes;
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::ReaderToken;
-use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::hedging::{Hedging, Leave, Wish};
 use seedbank_protocol::latency::{LatencyPolicy, LatencyTable, Sample};
-use seedbank_protocol::messages::{ClaimAction, ClaimRequest, Hello, ProblemCode};
+use seedbank_protocol::messages::{ClaimAction, ClaimRequest, ClaimRow, Hello, ProblemCode};
 use seedbank_protocol::moment::Moment;
 use seedbank_protocol::read_exchange::Verdict;
 use seedbank_protocol::routes::Access;
@@ -481,15 +481,42 @@ impl Network {
         result
     }
 
-    /// Releases this process's claims on fragments; claims that do not exist are fine.
+    /// A page of this process's claims on one provider, in rising order of fragments, after `after`. An empty one is the end.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn list_claims(
+        &self,
+        provider: &PublicKey,
+        after: Option<FragmentId>,
+        limit: usize,
+    ) -> Result<Vec<ClaimRow>, CallError> {
+        let result = self.client.list_claims(&self.peer(provider), after, limit).await;
+        if let Err(error) = &result {
+            self.failed(provider, error);
+        }
+        result
+    }
+
+    /// Releases this process's claims on fragments, as was decided at `asked`. Claims that do not exist are fine, and so are
+    /// those that were asked for again since: they stay.
     ///
     /// # Errors
     /// As [`Network::claims`].
-    pub async fn release(&self, provider: &PublicKey, fragments: &[FragmentId]) -> Result<(), CallError> {
+    pub async fn release(
+        &self,
+        provider: &PublicKey,
+        fragments: &[FragmentId],
+        asked: Asked,
+    ) -> Result<(), CallError> {
         let request =
             |fragment: &FragmentId| ClaimRequest { fragment: *fragment, action: ClaimAction::Release };
         let requests: Vec<ClaimRequest> = fragments.iter().map(request).collect();
-        self.claims(provider, &requests).await.map(|_answers| ())
+        let result = self.client.claims_as_of(&self.peer(provider), &requests, asked).await;
+        if let Err(error) = &result {
+            self.failed(provider, error);
+        }
+        result.map(|_answers| ())
     }
 
     /// Gives a provider a head to keep. What it holds already may be newer.

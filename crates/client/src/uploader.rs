@@ -20,6 +20,7 @@ use seedbank_protocol::routes::{Access, PENDING_SECONDS_MAX};
 use seedbank_protocol::store_exchange::{Slot, StoreFailure, StorePlan};
 use seedbank_stewardship::placement::{self, Candidate, Intake, Rule, Rules, Spread};
 use seedbank_stewardship::scheme::{default_receipts_min, default_scheme, explicit_scheme, segment_scheme};
+use seedbank_transport::asked_now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -203,13 +204,14 @@ impl Uploader {
             return Ok(());
         }
         self.totals.lock().unwrap_or_else(PoisonError::into_inner).orphans += orphans.len() as u64;
+        let asked = asked_now();
         ask(&self.books, move |books| {
             let mut by_provider: BTreeMap<PublicKey, Vec<FragmentId>> = BTreeMap::new();
             for orphan in orphans {
                 by_provider.entry(orphan.provider).or_default().push(orphan.fragment);
             }
             by_provider.into_iter().try_for_each(|(provider, fragments)| {
-                books.add_job(Work::ReleaseClaims { provider, fragments }, wall_clock()).map(drop)
+                books.add_job(Work::ReleaseClaims { provider, fragments, asked }, wall_clock()).map(drop)
             })
         })
         .await

@@ -159,6 +159,20 @@ impl Timestamp {
     }
 }
 
+/// When a client asked for something, in milliseconds since 1970 by its own clock, and never the same twice. Nobody compares
+/// it with another clock: it only tells a late repeat of an old request from what the same client has asked since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Asked(pub u64);
+
+impl Asked {
+    /// As late as anything that is asked in this second.
+    #[must_use]
+    pub const fn within(second: Timestamp) -> Asked {
+        Asked(second.0.saturating_mul(1000).saturating_add(999))
+    }
+}
+
 impl fmt::Display for Timestamp {
     /// As RFC 3339, in UTC. The calendar arithmetic is Howard Hinnant's `civil_from_days`.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

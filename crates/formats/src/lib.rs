@@ -29,5 +29,5 @@ pub mod version;
 
 pub use codec::DecodeError;
 pub use ids::{
-    ChunkId, DatasetId, FragmentId, PublicKey, SegmentNumber, Sha256, Signature, Timestamp, VersionId,
+    Asked, ChunkId, DatasetId, FragmentId, PublicKey, SegmentNumber, Sha256, Signature, Timestamp, VersionId,
 };

@@ -362,6 +362,8 @@ pub enum ClaimResult {
     Receipt(SignedBytes),
     /// Released, or there was no claim to release.
     Released,
+    /// Not released: the caller has asked for the claim again since it asked for the release.
+    Kept,
     /// Not renewed: the provider does not hold the fragment for this client.
     Absent,
     /// Not renewed: the provider's bytes no longer match the id.
@@ -566,6 +568,7 @@ mod tests {
         let answers = [
             ClaimResult::Receipt(SignedBytes(vec![0xab])),
             ClaimResult::Released,
+            ClaimResult::Kept,
             ClaimResult::Absent,
             ClaimResult::Rotten,
         ]

@@ -5,7 +5,7 @@
 //! spelling. Nothing here opens a socket or knows an HTTP library.
 
 use crate::messages::{Problem, ProblemCode, decode_hex, encode_hex};
-use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -18,6 +18,10 @@ pub const ALPN: &str = "seedbank/1";
 pub const HEADER_UNTIL: &str = "seedbank-until";
 /// Request: who may read the fragment, an [`Access`].
 pub const HEADER_ACCESS: &str = "seedbank-access";
+
+/// Request: when the client asked for a claim or its end, an [`Asked`]. A release does not end what was asked for later,
+/// so that one which comes late or twice does no harm.
+pub const HEADER_ASKED: &str = "seedbank-asked";
 
 /// A fragment is at most one whole segment: a policy of plain copies (k = 1) stores segments uncut.
 pub const FRAGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -463,6 +467,20 @@ pub fn parse_until(value: &str) -> Result<Timestamp, HeaderError> {
     decimal(value).map(Timestamp).ok_or(HeaderError { header: HEADER_UNTIL })
 }
 
+/// The value of [`HEADER_ASKED`].
+#[must_use]
+pub fn format_asked(asked: Asked) -> String {
+    asked.0.to_string()
+}
+
+/// Reads the value of [`HEADER_ASKED`].
+///
+/// # Errors
+/// [`HeaderError`] when it is not a decimal number.
+pub fn parse_asked(value: &str) -> Result<Asked, HeaderError> {
+    decimal(value).map(Asked).ok_or(HeaderError { header: HEADER_ASKED })
+}
+
 const AUTHORIZATION_SCHEME: &str = "Seedbank ";
 
 /// The value of an `authorization` header that shows a signed reader token.
@@ -528,12 +546,13 @@ fn parse_first_last(text: &str) -> Option<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Access, PROOF_RANGE_BYTES_MAX, ROUTES, Route, decimal, format_authorization, format_content_range,
-        format_range, parse_authorization, parse_content_range, parse_range, parse_until,
+        Access, PROOF_RANGE_BYTES_MAX, ROUTES, Route, decimal, format_asked, format_authorization,
+        format_content_range, format_range, parse_asked, parse_authorization, parse_content_range,
+        parse_range, parse_until,
     };
     use crate::messages::ProblemCode;
     use proptest::prelude::{any, proptest};
-    use seedbank_formats::{DatasetId, FragmentId, PublicKey};
+    use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey};
 
     fn parse(method: &str, target: &str) -> Result<Route, ProblemCode> {
         let (path, query) = match target.split_once('?') {
@@ -629,6 +648,8 @@ mod tests {
         }
         assert!("everyone".parse::<Access>().is_err());
         assert!(parse_until("-1").is_err() && parse_until("").is_err());
+        assert_eq!(parse_asked(&format_asked(Asked(1_900_000_000_123))), Ok(Asked(1_900_000_000_123)));
+        assert!(parse_asked("+1").is_err() && parse_asked("now").is_err());
         assert_eq!(decimal("18446744073709551616"), None);
     }
 
@@ -637,6 +658,7 @@ mod tests {
         fn hostile_requests_never_panic(method in ".{0,8}", path in ".{0,90}", query in any::<Option<String>>()) {
             let _ = Route::parse(&method, &path, query.as_deref());
             let _ = (parse_range(&path), parse_content_range(&path), parse_authorization(&path), parse_until(&path));
+            let _ = parse_asked(&path);
         }
     }
 }

@@ -17,9 +17,9 @@ use crate::tokens::CheckedTokens;
 use http::{HeaderMap, Response, StatusCode};
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::Receipt;
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::messages::{Accepting, FEATURES, Hello, Problem, ProblemCode};
-use seedbank_protocol::routes::{ALPN, Route, RouteName, RouteSpec};
+use seedbank_protocol::routes::{ALPN, HEADER_ASKED, Route, RouteName, RouteSpec, parse_asked};
 use seedbank_store::Store;
 use seedbank_transport::{Body, Call, Handler, Incoming, IncomingError, answer_json, answer_problem};
 use std::sync::Arc;
@@ -180,6 +180,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a s
         .to_str()
         .map(Some)
         .map_err(|_| Problem::new(ProblemCode::BadRequest, format!("header {name} is not plain text")))
+}
+
+/// When the client asked, if it says so.
+fn asked(headers: &HeaderMap) -> Result<Option<Asked>, Problem> {
+    Ok(header(headers, HEADER_ASKED)?.map(parse_asked).transpose()?)
 }
 
 /// What a body that can't be had means. The connection is of no more use, so hardly anybody reads this.

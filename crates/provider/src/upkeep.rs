@@ -264,8 +264,7 @@ mod tests {
     use super::{CursorFile, SCRUB_PAUSE, Upkeep, collect_step, scrub_wait};
     use crate::gate::Gate;
     use crate::metrics::Metrics;
-    use seedbank_formats::FragmentId;
-    use seedbank_formats::{PublicKey, Timestamp};
+    use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
     use seedbank_store::testing::MemDisk;
     use seedbank_store::{
         Access, Config, NewClaim, ProbeError, PutStart, ScrubCursor, ScrubReport, Store, StoreId,
@@ -341,7 +340,7 @@ mod tests {
         let (id, client) = (FragmentId::of(b"bytes"), PublicKey([2; 32]));
         // Long ago, by the clock of the machine that runs this.
         let then = Timestamp(1_000_000);
-        let claim = NewClaim { client, until: then.plus_seconds(60), access: Access::Owner };
+        let claim = NewClaim { client, until: then.plus_seconds(60), access: Access::Owner, asked: Asked(0) };
         let PutStart::Receive(mut put) = store.begin_put(id, 5, claim, then).unwrap() else {
             panic!("a new fragment must be sent");
         };

@@ -7,9 +7,7 @@
 use crate::options::{Bug, Lie};
 use crate::provider::{Begun, Request, Response, SLOTS_PER_CLIENT, Word};
 use crate::world::{Event, Phase, World, note};
-use seedbank_formats::keys::SigningKey;
-use seedbank_formats::receipt::{Answer, Receipt, Statement};
-use seedbank_formats::{FragmentId, Timestamp};
+use seedbank_formats::{Asked, FragmentId};
 use seedbank_protocol::messages::{ClaimAction, ProblemCode, decode_claim_requests};
 use seedbank_protocol::read_exchange::RequestId;
 use std::time::Duration;
@@ -41,7 +39,7 @@ pub(crate) enum Purpose {
     /// To make a claim last.
     Confirm { segment: seedbank_formats::SegmentNumber, index: usize },
     /// To give a claim back.
-    Release { fragment: FragmentId },
+    Release { fragment: FragmentId, asked: Asked },
 }
 
 impl Purpose {
@@ -158,29 +156,33 @@ impl World {
         let asker = self.clients[client].key.public();
         note!(self, format_args!("p{provider}"), "{} #{call} of c{client} arrives", request.verb());
         match request {
-            Request::Put { fragment, bytes, until, access } => {
+            Request::Put { fragment, bytes, until, access, asked } => {
                 let length = bytes.len() as u64;
                 self.arm(provider);
                 let one = &self.providers[provider];
-                match one.begin_put(asker, (fragment, length), (until, access), now) {
+                match one.begin_put(asker, (fragment, length), (until, access, asked), now) {
                     Begun::Answered(response, words) => self.worked(call, response, words),
                     Begun::Arriving(put) => {
                         self.disarm(provider);
                         if !self.providers[provider].is_up() {
                             return;
                         }
-                        self.providers[provider].arriving.insert(call, put);
+                        let arrival = self.arrivals;
+                        self.arrivals += 1;
+                        self.providers[provider].arriving.insert((call, arrival), put);
                         *self.providers[provider].slots.entry(client).or_default() += 1;
                         let slowness = self.providers[provider].slowness;
                         let transfer =
                             Duration::from_micros(length * 1_000_000 / BYTES_PER_SECOND * slowness);
                         if self.has(Bug::AcknowledgedBeforeSync) && self.providers[provider].lie.is_none() {
                             let stored = seedbank_store::Stored { id: fragment, length, until };
-                            let (response, _) = self.providers[provider].acknowledge(asker, &stored, now);
+                            let (response, _) =
+                                self.providers[provider].acknowledge(asker, &stored, asked, now);
                             self.answer(call, response, Vec::new());
-                            self.truth.promised_too_soon(provider, fragment, client, until);
+                            self.truth.promised_too_soon(provider, fragment, client, (until, asked));
                         }
-                        self.schedule(transfer, Event::Body { call });
+                        self.schedule(transfer, Event::Body { call, arrival });
+                        self.check_load(provider);
                     }
                 }
             }
@@ -192,27 +194,27 @@ impl World {
                 let (response, words) = self.providers[provider].prove(&asker, fragment, &range, now);
                 self.worked(call, response, words);
             }
-            Request::Claims(bytes) => {
-                for request in decode_claim_requests(&bytes).unwrap_or_default() {
+            Request::Claims { requests, asked } => {
+                for request in decode_claim_requests(&requests).unwrap_or_default() {
                     if request.action == ClaimAction::Release {
-                        self.check_release(client, provider, &request.fragment);
-                        self.truth.forgotten(provider, request.fragment, client);
+                        self.truth.forgotten(provider, request.fragment, client, asked);
                     }
                 }
                 self.arm(provider);
-                let (response, words) = self.providers[provider].claims(asker, &bytes, now);
+                let (response, words) = self.providers[provider].claims(asker, &requests, asked, now);
+                self.check_releases(client, provider, &words);
                 self.worked(call, response, words);
             }
         }
     }
 
     /// The rest of a fragment comes to its provider.
-    pub(crate) fn body_arrives(&mut self, call: u64) {
+    pub(crate) fn body_arrives(&mut self, call: u64, arrival: u64) {
         let Call { client, provider, request, .. } = &self.calls[&call];
         let (client, provider, request) = (*client, *provider, request.clone());
-        let Some(put) = self.providers[provider].arriving.remove(&call) else { return };
+        let Some(put) = self.providers[provider].arriving.remove(&(call, arrival)) else { return };
         self.free_slot(provider, client);
-        let Request::Put { bytes, fragment, .. } = request else { return };
+        let Request::Put { bytes, fragment, asked, .. } = request else { return };
         let asker = self.clients[client].key.public();
         if self.providers[provider].lie == Some(Lie::UndurableReceipt) {
             drop(put);
@@ -222,19 +224,31 @@ impl World {
                 length: bytes.len() as u64,
                 until: now.plus_seconds(86_400),
             };
-            let (response, _) = self.providers[provider].acknowledge(asker, &stored, now);
+            let (response, _) = self.providers[provider].acknowledge(asker, &stored, asked, now);
             return self.answer(call, response, Vec::new());
         }
         let now = self.provider_wall(provider);
         self.arm(provider);
-        let (response, words) = self.providers[provider].finish_put(asker, put, &bytes, now);
-        if !words.is_empty() && self.providers[provider].has(&fragment) {
-            self.truth.mended(provider, &fragment);
+        let (response, words) = self.providers[provider].finish_put(asker, put, (&bytes, asked), now);
+        if self.providers[provider].has_power() {
+            self.check_load(provider);
         }
         if self.has(Bug::AcknowledgedBeforeSync) {
             return self.disarm(provider);
         }
         self.worked(call, response, words);
+    }
+
+    /// What a provider has under way stays within its bounds.
+    fn check_load(&mut self, provider: usize) {
+        let calls = &self.calls;
+        let length = |call: u64| match &calls[&call].request {
+            Request::Put { bytes, .. } => bytes.len() as u64,
+            Request::Get { .. } | Request::Proof { .. } | Request::Claims { .. } => 0,
+        };
+        if let Some(overload) = self.providers[provider].overload(length) {
+            self.truth.violated(format!("p{provider} {overload}"));
+        }
     }
 
     fn free_slot(&mut self, provider: usize, client: usize) {
@@ -246,9 +260,13 @@ impl World {
     /// The client's end is closed: a fragment that has not come completely is given up.
     pub(crate) fn abandoned(&mut self, call: u64) {
         let (client, provider) = (self.calls[&call].client, self.calls[&call].provider);
-        if self.providers[provider].arriving.remove(&call).is_some() {
+        let given_up = self.providers[provider].arriving.range((call, 0)..=(call, u64::MAX));
+        let given_up: Vec<(u64, u64)> = given_up.map(|(arrival, _)| *arrival).collect();
+        for arrival in given_up {
+            self.providers[provider].arriving.remove(&arrival);
             self.free_slot(provider, client);
         }
+        self.check_load(provider);
     }
 
     /// Perhaps the power goes off during what the store does next.
@@ -339,124 +357,6 @@ impl World {
         self.schedule(Duration::from_millis(1), Event::Abandon { call });
         self.failed(call, purpose, failure);
         self.after(client);
-    }
-
-    /// What a liar says instead.
-    fn lie(&mut self, call: u64, lie: Lie, honest: Response) -> Response {
-        if self.random.chance(250) {
-            return honest;
-        }
-        let Call { client, provider, request, .. } = &self.calls[&call];
-        let (client, request) = (*client, request.clone());
-        let provider = &self.providers[*provider];
-        let asker = self.clients[client].key.public();
-        let other = SigningKey::from_seed([99; 32]);
-        let time = Timestamp(1_900_000_000);
-        let receipt = |fragment, length, until| Receipt {
-            provider: provider.public,
-            client: asker,
-            fragment,
-            length,
-            until,
-            time,
-        };
-        let flipped = |bytes: &[u8], at: u64| {
-            let mut bytes = bytes.to_vec();
-            let length = bytes.len().max(1) as u64;
-            if let Some(byte) = bytes.get_mut(usize::try_from(at % length).expect("below a length")) {
-                *byte ^= 1;
-            }
-            bytes
-        };
-        let at = self.random.below(1 << 20);
-        match (lie, &honest, &request) {
-            (Lie::WrongBytes, Response::Bytes(bytes), _) => Response::Bytes(flipped(bytes, at)),
-            (Lie::WrongProof, Response::Bytes(bytes), _) => Response::Bytes(flipped(bytes, at)),
-            (Lie::WrongProof, Response::Proof(proof), Request::Proof { fragment, range })
-                if proof.len() > Statement::ENCODED_LEN =>
-            {
-                let slice = flipped(&proof[Statement::ENCODED_LEN..], at);
-                let answer = Answer::Slice(FragmentId::of(&slice).0);
-                Response::Proof(provider.statement(*fragment, range, answer, &slice, time))
-            }
-            (Lie::WrongStatement, Response::Proof(proof), Request::Proof { fragment, range }) => {
-                let slice = proof.get(Statement::ENCODED_LEN..).unwrap_or_default();
-                let answer = Answer::Slice(FragmentId::of(slice).0);
-                let elsewhere = range.start..range.end + 1;
-                let another = FragmentId([1; 32]);
-                match at % 4 {
-                    0 => Response::Proof(provider.statement(*fragment, &elsewhere, answer, slice, time)),
-                    1 => Response::Proof(provider.statement(another, range, answer, slice, time)),
-                    2 => Response::Proof(provider.statement(
-                        *fragment,
-                        range,
-                        Answer::Slice([3; 32]),
-                        slice,
-                        time,
-                    )),
-                    _ => Response::Proof(flipped(proof, at % (Statement::ENCODED_LEN as u64))),
-                }
-            }
-            (Lie::WrongStatement, Response::Bytes(bytes), _) => Response::Bytes(flipped(bytes, at)),
-            (Lie::SignedRot, Response::Bytes(_), _) => Response::Problem(ProblemCode::Rotten),
-            (Lie::SignedRot, Response::Proof(_), Request::Proof { fragment, range }) => {
-                Response::Proof(provider.statement(*fragment, range, Answer::Rotten, &[], time))
-            }
-            (Lie::Denial, Response::Bytes(_), _) => Response::Problem(ProblemCode::NotFound),
-            (Lie::Denial, Response::Proof(_), Request::Proof { fragment, range }) => {
-                Response::Proof(provider.statement(*fragment, range, Answer::Absent, &[], time))
-            }
-            (Lie::ReceiptForOther, Response::Receipt(_), Request::Put { fragment, bytes, until, .. }) => {
-                let wrong =
-                    FragmentId(flipped(fragment.as_bytes(), at).try_into().expect("as long as before"));
-                Response::Receipt(receipt(wrong, bytes.len() as u64, *until).sign(&provider.key))
-            }
-            (Lie::ReceiptLength, Response::Receipt(_), Request::Put { fragment, bytes, until, .. }) => {
-                Response::Receipt(receipt(*fragment, bytes.len() as u64 + 1, *until).sign(&provider.key))
-            }
-            (Lie::ReceiptTime, Response::Receipt(_), Request::Put { fragment, bytes, .. }) => {
-                Response::Receipt(receipt(*fragment, bytes.len() as u64, Timestamp(1)).sign(&provider.key))
-            }
-            (Lie::ForgedSignature, Response::Receipt(_), Request::Put { fragment, bytes, until, .. }) => {
-                Response::Receipt(receipt(*fragment, bytes.len() as u64, *until).sign(&other))
-            }
-            (Lie::ForgedSignature, Response::Proof(proof), _) => Response::Proof(flipped(proof, 200)),
-            (Lie::ForgedSignature, Response::Bytes(bytes), _) => Response::Bytes(flipped(bytes, at)),
-            (Lie::OtherQuestion, Response::Receipt(_), _) => self.answer_of_another(call, honest),
-            (Lie::OtherQuestion, Response::Bytes(_) | Response::Proof(_), _) => {
-                self.answer_of_another(call, honest)
-            }
-            (Lie::Garbage, Response::Bytes(bytes), _) => Response::Bytes([&bytes[..], &[0]].concat()),
-            (Lie::Garbage, Response::Proof(_), _) => Response::Proof(vec![0; 300]),
-            (Lie::Garbage, Response::Receipt(_), _) => Response::Receipt(vec![1; 150]),
-            (Lie::Garbage, Response::Claims(_), _) => Response::Claims(b"[{}]".to_vec()),
-            _ => honest,
-        }
-    }
-
-    /// What the same provider would say, truthfully, to another question of the same kind.
-    fn answer_of_another(&mut self, call: u64, honest: Response) -> Response {
-        let provider = self.calls[&call].provider;
-        let now = self.provider_wall(provider);
-        let asked = std::mem::discriminant(&self.calls[&call].request);
-        let others = self.calls.iter().rev().filter(|(other, earlier)| {
-            **other != call
-                && earlier.provider == provider
-                && std::mem::discriminant(&earlier.request) == asked
-        });
-        let Some((_, other)) = others.into_iter().next() else { return honest };
-        let asker = self.clients[other.client].key.public();
-        let one = &self.providers[provider];
-        match &other.request {
-            Request::Get { fragment, range } => one.get(&asker, *fragment, range, now).0,
-            Request::Proof { fragment, range } => one.prove(&asker, *fragment, range, now).0,
-            Request::Put { fragment, bytes, until, .. } => {
-                let stored =
-                    seedbank_store::Stored { id: *fragment, length: bytes.len() as u64, until: *until };
-                one.acknowledge(asker, &stored, now).0
-            }
-            Request::Claims(_) => honest,
-        }
     }
 }
 

@@ -5,17 +5,16 @@
 
 use crate::calls::Purpose;
 use crate::content::{Segment, Source};
+use crate::hedges::Hedges;
 use crate::options::{Bug, Options};
-use crate::provider::Request;
 use crate::push::Push;
 use crate::random::Random;
 use crate::reading::Reading;
 use crate::world::{Event, Phase, World, note};
 use seedbank_erasure::Scheme;
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, SealKeys, SigningKey, dataset_id};
-use seedbank_formats::{FragmentId, PublicKey, SegmentNumber};
+use seedbank_formats::{Asked, FragmentId, PublicKey, SegmentNumber};
 use seedbank_protocol::latency::{LatencyPolicy, LatencyTable};
-use seedbank_protocol::messages::{ClaimAction, ClaimRequest, encode_claim_requests};
 use seedbank_store::Access;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,12 +25,6 @@ const PUSHES_MAX: usize = 2;
 
 /// Ranges that a client reads at once.
 const READS_MAX: usize = 3;
-
-/// Seconds for which confirmed claims last: longer than clocks jump and runs take.
-const CONFIRMED_S: u64 = 200 * 86_400;
-
-/// Tries after which an unreachable or babbling holder is given up.
-const STRIKES_MAX: u8 = 5;
 
 /// How long after the last fault questions may still be on their way.
 const SETTLING: Duration = Duration::from_secs(45);
@@ -75,7 +68,7 @@ impl Record {
     }
 
     /// Whether the segment is as safe as the plan asked for.
-    fn is_safe(&self, minimum: usize) -> bool {
+    pub(crate) fn is_safe(&self, minimum: usize) -> bool {
         let scheme = self.segment.scheme;
         let held = |holding: &&Holding| holding.holder.is_some() && holding.is_confirmed;
         let data = if scheme.is_copies() { 0 } else { scheme.data() };
@@ -89,11 +82,13 @@ impl Record {
 pub(crate) struct Books {
     pub(crate) tasks: Vec<Task>,
     pub(crate) records: BTreeMap<SegmentNumber, Record>,
-    /// Claims to give back.
-    pub(crate) releases: BTreeSet<(PublicKey, FragmentId)>,
+    /// Claims to give back, and when that was decided.
+    pub(crate) releases: BTreeMap<(PublicKey, FragmentId), Asked>,
     /// Receipts, as evidence.
     pub(crate) receipts: BTreeMap<(PublicKey, FragmentId), Vec<u8>>,
     next_number: u64,
+    /// When something was last asked about claims.
+    pub(crate) asked: Asked,
 }
 
 impl Books {
@@ -110,8 +105,16 @@ impl Books {
     }
 
     /// Notes that a claim is to be given back.
-    pub(crate) fn release_later(&mut self, provider: PublicKey, fragment: FragmentId) {
-        self.releases.insert((provider, fragment));
+    pub(crate) fn release_later(&mut self, provider: PublicKey, fragment: FragmentId, asked: Asked) {
+        let decided = self.releases.entry((provider, fragment)).or_insert(asked);
+        *decided = asked.max(*decided);
+    }
+
+    /// A release is done, unless it was decided once more since.
+    pub(crate) fn released(&mut self, provider: PublicKey, fragment: FragmentId, asked: Asked) {
+        if self.releases.get(&(provider, fragment)) == Some(&asked) {
+            self.releases.remove(&(provider, fragment));
+        }
     }
 }
 
@@ -122,7 +125,7 @@ pub(crate) struct Client {
     pub(crate) keys: SealKeys,
     pub(crate) access: Access,
     pub(crate) scheme: Scheme,
-    minimum: usize,
+    pub(crate) minimum: usize,
     pub(crate) sources: Vec<Source>,
     pub(crate) books: Books,
     pub(crate) ahead_s: i64,
@@ -133,16 +136,17 @@ pub(crate) struct Client {
     pub(crate) reads: BTreeMap<u64, Reading>,
     pub(crate) named: u64,
     pub(crate) latency: LatencyTable,
+    pub(crate) hedges: Hedges,
     /// Providers that are not to be asked to store, until when.
     pub(crate) avoided: BTreeMap<PublicKey, Duration>,
     /// Claims that are being asked about.
-    asking: BTreeMap<(PublicKey, FragmentId), u64>,
+    pub(crate) asking: BTreeMap<(PublicKey, FragmentId), u64>,
     wakes: Option<Duration>,
     /// What is still to be read at the end.
     pub(crate) final_reads: Option<BTreeSet<(SegmentNumber, usize)>>,
     pub(crate) may_rest_undone: bool,
     /// Whether claims and books were compared since faults have stopped.
-    is_reconciled: bool,
+    pub(crate) is_reconciled: bool,
 }
 
 impl Client {
@@ -163,9 +167,10 @@ impl Client {
             books: Books {
                 tasks: sources.iter().map(|_| Task::Todo(None)).collect(),
                 records: BTreeMap::new(),
-                releases: BTreeSet::new(),
+                releases: BTreeMap::new(),
                 receipts: BTreeMap::new(),
                 next_number: 0,
+                asked: Asked(0),
             },
             sources,
             ahead_s: 0,
@@ -175,6 +180,7 @@ impl Client {
             reads: BTreeMap::new(),
             named: 0,
             latency: LatencyTable::new(LatencyPolicy::default()),
+            hedges: Hedges::default(),
             avoided: BTreeMap::new(),
             asking: BTreeMap::new(),
             wakes: None,
@@ -280,6 +286,7 @@ impl World {
         one.avoided.clear();
         one.wakes = None;
         one.latency = LatencyTable::new(LatencyPolicy::default());
+        one.hedges = Hedges::default();
         self.truth.counts.client_crashes += 1;
         note!(self, format_args!("c{client}"), "crashes");
         let open = self.calls.iter().filter(|(_, call)| call.client == client && call.is_open);
@@ -381,106 +388,8 @@ impl World {
         }
     }
 
-    fn confirm_claims(&mut self, client: usize) {
-        let until = self.client_wall(client).plus_seconds(CONFIRMED_S);
-        let one = &self.clients[client];
-        let mut due = Vec::new();
-        for (number, record) in &one.books.records {
-            for (index, holding) in record.holdings.iter().enumerate() {
-                let Some(holder) = holding.holder.filter(|_| !holding.is_confirmed) else { continue };
-                let fragment = record.segment.fragments[index].0;
-                if !one.asking.contains_key(&(holder, fragment)) {
-                    due.push((*number, index, holder, fragment));
-                }
-            }
-        }
-        for (segment, index, holder, fragment) in due {
-            let body = encode_claim_requests(&[ClaimRequest { fragment, action: ClaimAction::Renew(until) }]);
-            let purpose = Purpose::Confirm { segment, index };
-            let call = self.call(client, self.by_key[&holder], purpose, Request::Claims(body));
-            self.clients[client].asking.insert((holder, fragment), call);
-        }
-    }
-
-    fn release_claims(&mut self, client: usize) {
-        let due: Vec<(PublicKey, FragmentId)> = self.clients[client].books.releases.iter().copied().collect();
-        for (holder, fragment) in due {
-            let one = &mut self.clients[client];
-            let is_sending = one.pushes.values().any(|push| push.is_sending(&holder, &fragment));
-            // Equal fragments share a claim, and this one is wanted again.
-            if one.books.holdings(&holder).contains(&fragment) {
-                one.books.releases.remove(&(holder, fragment));
-                continue;
-            }
-            if is_sending || one.asking.contains_key(&(holder, fragment)) {
-                continue;
-            }
-            let action = if self.has(Bug::LoserRenewed) {
-                ClaimAction::Renew(self.client_wall(client).plus_seconds(CONFIRMED_S))
-            } else {
-                ClaimAction::Release
-            };
-            let body = encode_claim_requests(&[ClaimRequest { fragment, action }]);
-            let provider = self.by_key[&holder];
-            let call = self.call(client, provider, Purpose::Release { fragment }, Request::Claims(body));
-            self.clients[client].asking.insert((holder, fragment), call);
-        }
-    }
-
-    /// A question about a claim has ended, one way or another.
-    pub(crate) fn asked(&mut self, client: usize, provider: PublicKey, fragment: FragmentId) {
-        self.clients[client].asking.remove(&(provider, fragment));
-    }
-
-    /// A holder did not answer as it should: after a few times it is none any more.
-    pub(crate) fn strike_out(&mut self, client: usize, number: SegmentNumber, index: usize) {
-        let Some(record) = self.clients[client].books.records.get_mut(&number) else { return };
-        record.holdings[index].strikes += 1;
-        if record.holdings[index].strikes >= STRIKES_MAX {
-            self.lose_holder(client, number, index);
-        }
-    }
-
-    /// A holder has lost its fragment, or can't be relied on: another one is to be found, and its claim given back.
-    pub(crate) fn lose_holder(&mut self, client: usize, number: SegmentNumber, index: usize) {
-        let until = self.now + Duration::from_secs(60);
-        let one = &mut self.clients[client];
-        let Some(record) = one.books.records.get_mut(&number) else { return };
-        let Some(holder) = record.holdings[index].holder else { return };
-        record.holdings[index] = Holding::default();
-        let fragment = record.segment.fragments[index].0;
-        one.books.release_later(holder, fragment);
-        one.avoided.insert(holder, until);
-        note!(
-            self,
-            format_args!("c{client}"),
-            "gives p{} up as holder of s{number}#{index}",
-            self.by_key[&holder]
-        );
-    }
-
-    /// A claim lasts: perhaps the segment is safe now.
-    pub(crate) fn confirmed(
-        &mut self,
-        client: usize,
-        number: SegmentNumber,
-        index: usize,
-        holder: PublicKey,
-    ) {
-        let minimum = self.clients[client].minimum;
-        let Some(record) = self.clients[client].books.records.get_mut(&number) else { return };
-        let holding = &mut record.holdings[index];
-        if holding.holder != Some(holder) {
-            return;
-        }
-        (holding.is_confirmed, holding.strikes) = (true, 0);
-        if record.is_safe(minimum) {
-            self.acknowledge(client, number);
-        }
-    }
-
     /// The client tells its user that a segment is safe: then every holder that it counts has signed for it.
-    fn acknowledge(&mut self, client: usize, number: SegmentNumber) {
+    pub(crate) fn acknowledge(&mut self, client: usize, number: SegmentNumber) {
         if !self.truth.acknowledged.insert((client, number)) {
             return;
         }
@@ -525,13 +434,14 @@ impl World {
     fn delete(&mut self, client: usize, number: SegmentNumber) {
         note!(self, format_args!("c{client}"), "deletes s{number}");
         self.truth.acknowledged.remove(&(client, number));
+        let asked = self.ask_now(client);
         let one = &mut self.clients[client];
         // Its completion, if one is under way, is none any more.
         one.pushes.retain(|_, push| push.number != number);
         let Some(record) = one.books.records.remove(&number) else { return };
         for (holding, (fragment, _)) in record.holdings.iter().zip(&record.segment.fragments) {
             if let Some(holder) = holding.holder {
-                one.books.release_later(holder, *fragment);
+                one.books.release_later(holder, *fragment, asked);
             }
         }
         for task in &mut one.books.tasks {
@@ -570,36 +480,6 @@ impl World {
             if !self.clients[client].reads.values().any(|read| read.is_of(client, number, item)) {
                 self.start_final_read(client, number, item);
             }
-        }
-    }
-
-    /// Compares claims and books: what the books do not know is given back, and what they believe is renewed, so that a
-    /// holder that does not have it is found. Late repeats of old requests leave both, and nothing else finds them.
-    fn reconcile(&mut self, client: usize) {
-        let one = &mut self.clients[client];
-        let has_questions = !one.asking.is_empty();
-        if has_questions || self.providers.iter().any(|provider| !provider.is_up()) {
-            return;
-        }
-        one.is_reconciled = true;
-        for provider in &self.providers {
-            let Some(store) = &provider.store else { continue };
-            let known = one.books.holdings(&provider.public);
-            let claims = store.claims(&one.key.public(), None, usize::MAX).claims;
-            let unknown = claims.iter().map(|claim| claim.fragment).filter(|id| !known.contains(id));
-            unknown.for_each(|fragment| one.books.release_later(provider.public, fragment));
-        }
-        for holding in one.books.records.values_mut().flat_map(|record| &mut record.holdings) {
-            holding.is_confirmed = false;
-        }
-    }
-
-    /// No client gives up a claim that its books rely on.
-    pub(crate) fn check_release(&mut self, client: usize, provider: usize, fragment: &FragmentId) {
-        let holder = self.providers[provider].public;
-        if self.clients[client].books.holdings(&holder).contains(fragment) {
-            note!(self, format_args!("p{provider}"), "a late release of c{client} takes what it relies on");
-            self.truth.counts.released_late += 1;
         }
     }
 }

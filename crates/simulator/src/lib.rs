@@ -13,8 +13,11 @@
 //! those are tested.
 
 mod calls;
+mod claims;
 mod client;
 mod content;
+mod hedges;
+mod lies;
 mod nemesis;
 mod options;
 mod provider;

@@ -104,10 +104,12 @@ pub enum Bug {
     ResumeSkips,
     /// The client forgets to give back what it does not want, and renews it.
     LoserRenewed,
+    /// A release says when it was sent, and not when it was decided.
+    ReleaseDatedLate,
 }
 
 /// All of them.
-pub const BUGS: [Bug; 8] = [
+pub const BUGS: [Bug; 9] = [
     Bug::ReceiptNotVerified,
     Bug::ProofNotChecked,
     Bug::SealNotChecked,
@@ -116,6 +118,7 @@ pub const BUGS: [Bug; 8] = [
     Bug::WinnerReleased,
     Bug::ResumeSkips,
     Bug::LoserRenewed,
+    Bug::ReleaseDatedLate,
 ];
 
 /// How a run goes, expanded from its seed.

@@ -8,14 +8,14 @@
 use crate::options::Lie;
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::{Answer, Receipt, Statement};
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp, slice};
 use seedbank_protocol::messages::{
     ClaimAction, ClaimAnswer, ClaimResult, ProblemCode, SignedBytes, decode_claim_requests,
     encode_claim_answers,
 };
 use seedbank_store::testing::{Effect, Fault, MemDisk, Operation, chosen};
 use seedbank_store::{
-    Access, ClaimError, Config, Disk, Mode, NewClaim, Put, PutError, PutStart, ReadError, Renewal,
+    Access, ClaimError, Config, Disk, Mode, NewClaim, Put, PutError, PutStart, ReadError, Release, Renewal,
     SliceAnswer, Store, StoreId, Stored,
 };
 use std::collections::BTreeMap;
@@ -31,13 +31,16 @@ pub(crate) const GRACE_S: u64 = 7 * 86_400;
 /// Requests of one client that a provider works on at once.
 pub(crate) const SLOTS_PER_CLIENT: usize = 24;
 
+/// Bytes before a fragment's own in its record, by `docs/formats/store.md`.
+const HEADER_BYTES: u64 = 80;
+
 /// A question.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
-    Put { fragment: FragmentId, bytes: Arc<Vec<u8>>, until: Timestamp, access: Access },
+    Put { fragment: FragmentId, bytes: Arc<Vec<u8>>, until: Timestamp, access: Access, asked: Asked },
     Get { fragment: FragmentId, range: Range<u64> },
     Proof { fragment: FragmentId, range: Range<u64> },
-    Claims(Vec<u8>),
+    Claims { requests: Vec<u8>, asked: Asked },
 }
 
 impl Request {
@@ -47,7 +50,7 @@ impl Request {
             Request::Put { .. } => "put",
             Request::Get { .. } => "get",
             Request::Proof { .. } => "prove",
-            Request::Claims(_) => "claims",
+            Request::Claims { .. } => "claims",
         }
     }
 }
@@ -65,8 +68,14 @@ pub(crate) enum Response {
 /// What an honest answer promises or takes back, for the checker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Word {
-    /// It signed that the client's claim on the fragment is durable.
-    Promised { fragment: FragmentId, until: Timestamp },
+    /// It signed that it has taken the fragment, and that the client's claim is durable.
+    Stored { fragment: FragmentId, until: Timestamp, asked: Asked },
+    /// It signed that the client's claim lasts longer. It did not look at the bytes.
+    Renewed { fragment: FragmentId, until: Timestamp, asked: Asked },
+    /// A release took the client's claim.
+    Released { fragment: FragmentId },
+    /// A release came late, and took nothing.
+    Kept,
     /// It said that it has no such fragment.
     Denied { fragment: FragmentId },
     /// It signed that the fragment's bytes rotted.
@@ -94,8 +103,8 @@ pub(crate) struct Provider {
     pub(crate) latest: Timestamp,
     /// By how much its answers take longer than usual.
     pub(crate) slowness: u64,
-    /// Fragments on their way in, by call.
-    pub(crate) arriving: BTreeMap<u64, Put>,
+    /// Fragments on their way in, by call and arrival: a request that arrives twice is worked on twice.
+    pub(crate) arriving: BTreeMap<(u64, u64), Put>,
     /// Requests that are worked on, by client.
     pub(crate) slots: BTreeMap<usize, usize>,
     /// How often it was started.
@@ -208,28 +217,29 @@ impl Provider {
         &self,
         client: PublicKey,
         stored: &Stored,
+        asked: Asked,
         now: Timestamp,
     ) -> (Response, Vec<Word>) {
         let Stored { id: fragment, length, until } = *stored;
         let receipt = self.receipt(client, fragment, length, until, now);
-        (Response::Receipt(receipt), vec![Word::Promised { fragment, until }])
+        (Response::Receipt(receipt), vec![Word::Stored { fragment, until, asked }])
     }
 
     pub(crate) fn begin_put(
         &self,
         client: PublicKey,
         (fragment, length): (FragmentId, u64),
-        (until, access): (Timestamp, Access),
+        (until, access, asked): (Timestamp, Access, Asked),
         now: Timestamp,
     ) -> Begun {
         if until <= now {
             return Begun::Answered(Response::Problem(ProblemCode::BadRequest), Vec::new());
         }
-        let claim = NewClaim { client, until, access };
+        let claim = NewClaim { client, until, access, asked };
         match self.store().begin_put(fragment, length, claim, now) {
             Ok(PutStart::Receive(put)) => Begun::Arriving(put),
             Ok(PutStart::Held(stored)) => {
-                let (response, words) = self.acknowledge(client, &stored, now);
+                let (response, words) = self.acknowledge(client, &stored, asked, now);
                 Begun::Answered(response, words)
             }
             Err(error) => Begun::Answered(problem(&error), Vec::new()),
@@ -240,13 +250,13 @@ impl Provider {
         &self,
         client: PublicKey,
         mut put: Put,
-        bytes: &[u8],
+        (bytes, asked): (&[u8], Asked),
         now: Timestamp,
     ) -> (Response, Vec<Word>) {
         let pieces = bytes.len() / 2;
         let written = put.write(&bytes[..pieces]).and_then(|()| put.write(&bytes[pieces..]));
         match written.and_then(|()| put.finish(now)) {
-            Ok(stored) => self.acknowledge(client, &stored, now),
+            Ok(stored) => self.acknowledge(client, &stored, asked, now),
             Err(error) => (problem(&error), Vec::new()),
         }
     }
@@ -304,7 +314,7 @@ impl Provider {
             },
         };
         // What was noted of rot becomes durable before anything else happens.
-        let _refused = self.store().release(&self.public, &[], now);
+        let _refused = self.store().release(&self.public, &[], Asked(0), now);
         (Response::Proof(self.statement(fragment, range, answer, &slice, now)), words)
     }
 
@@ -324,11 +334,17 @@ impl Provider {
         bytes
     }
 
-    pub(crate) fn claims(&self, client: PublicKey, requests: &[u8], now: Timestamp) -> (Response, Vec<Word>) {
+    pub(crate) fn claims(
+        &self,
+        client: PublicKey,
+        requests: &[u8],
+        asked: Asked,
+        now: Timestamp,
+    ) -> (Response, Vec<Word>) {
         let Ok(requests) = decode_claim_requests(requests) else {
             return (Response::Problem(ProblemCode::BadRequest), Vec::new());
         };
-        match self.change_claims(client, &requests, now) {
+        match self.change_claims(client, &requests, asked, now) {
             Ok((answers, words)) => (Response::Claims(encode_claim_answers(&answers)), words),
             Err(ClaimError::TooMany(_)) => (Response::Problem(ProblemCode::TooLarge), Vec::new()),
             Err(ClaimError::Full) => (Response::Problem(ProblemCode::DiskFull), Vec::new()),
@@ -340,6 +356,7 @@ impl Provider {
         &self,
         client: PublicKey,
         requests: &[seedbank_protocol::messages::ClaimRequest],
+        asked: Asked,
         now: Timestamp,
     ) -> Result<(Vec<ClaimAnswer>, Vec<Word>), ClaimError> {
         let (mut renewals, mut releases, mut words) = (Vec::new(), Vec::new(), Vec::new());
@@ -350,19 +367,31 @@ impl Provider {
             }
         }
         let renewed =
-            if renewals.is_empty() { Vec::new() } else { self.store().renew(&client, &renewals)? };
-        if !releases.is_empty() {
-            self.store().release(&client, &releases, now)?;
-        }
-        let mut renewed = renewed.into_iter();
+            if renewals.is_empty() { Vec::new() } else { self.store().renew(&client, &renewals, asked)? };
+        let released = if releases.is_empty() {
+            Vec::new()
+        } else {
+            self.store().release(&client, &releases, asked, now)?
+        };
+        let (mut renewed, mut released) = (renewed.into_iter(), released.into_iter());
         let mut answers = Vec::new();
         for request in requests {
             let fragment = request.fragment;
             let result = match request.action {
-                ClaimAction::Release => ClaimResult::Released,
+                ClaimAction::Release => match released.next().expect("the store answers every release") {
+                    Release::Released => {
+                        words.push(Word::Released { fragment });
+                        ClaimResult::Released
+                    }
+                    Release::Absent => ClaimResult::Released,
+                    Release::Kept => {
+                        words.push(Word::Kept);
+                        ClaimResult::Kept
+                    }
+                },
                 ClaimAction::Renew(_) => match renewed.next().expect("the store answers every renewal") {
                     Renewal::Renewed { length, until } => {
-                        words.push(Word::Promised { fragment, until });
+                        words.push(Word::Renewed { fragment, until, asked });
                         ClaimResult::Receipt(SignedBytes(self.receipt(client, fragment, length, until, now)))
                     }
                     Renewal::Absent => ClaimResult::Absent,
@@ -382,6 +411,23 @@ impl Provider {
             return;
         }
         while store.collect(now, BUDGET_BYTES).is_ok_and(|collected| collected.more) {}
+    }
+
+    /// What is wrong with how much it has under way: a client has so many requests at once and no more, each has its
+    /// space on the disk set aside, and nothing else has.
+    pub(crate) fn overload(&self, lengths: impl Fn(u64) -> u64) -> Option<String> {
+        let store = self.store.as_ref()?;
+        let requests: usize = self.slots.values().sum();
+        if let Some((client, busy)) = self.slots.iter().find(|(_, busy)| **busy > SLOTS_PER_CLIENT) {
+            return Some(format!("works on {busy} requests of c{client}, {SLOTS_PER_CLIENT} are allowed"));
+        }
+        if requests != self.arriving.len() {
+            return Some(format!("counts {requests} requests and works on {}", self.arriving.len()));
+        }
+        let record = |length| HEADER_BYTES + length + slice::outboard_len(length);
+        let wanted: u64 = self.arriving.keys().map(|(call, _)| record(lengths(*call))).sum();
+        let reserved = store.usage().ok()?.reserved_bytes;
+        (reserved != wanted).then(|| format!("keeps {reserved} bytes for what arrives, which are {wanted}"))
     }
 
     /// Whether it has the right bytes of a fragment, whatever it says.

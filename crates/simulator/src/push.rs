@@ -7,9 +7,8 @@ use crate::options::Bug;
 use crate::provider::{Request, Response};
 use crate::world::{World, note};
 use seedbank_formats::receipt::Receipt;
-use seedbank_formats::{FragmentId, PublicKey, SegmentNumber};
+use seedbank_formats::{Asked, FragmentId, PublicKey, SegmentNumber};
 use seedbank_protocol::answers::{ReceiptQuestion, check_receipt};
-use seedbank_protocol::messages::{ClaimResult, decode_claim_answers};
 use seedbank_protocol::store_exchange::{
     StoreExchange, StoreFailed, StoreFailure, StoreOutcome, StoreOutput, StorePlan, StorePolicy,
 };
@@ -36,6 +35,8 @@ pub(crate) struct Push {
     pub(crate) exchange: StoreExchange,
     /// What is under way: index, whom, by which call.
     sends: BTreeMap<(usize, PublicKey), u64>,
+    /// When it was asked for.
+    asked: BTreeMap<(usize, PublicKey), Asked>,
     /// Who signed for what, as anybody would see it.
     signed: BTreeSet<(FragmentId, PublicKey)>,
     /// What was given back since.
@@ -47,10 +48,6 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn is_over(&self, now: Duration) -> bool {
         self.is_finished && now > self.ended + LINGERING
-    }
-
-    pub(crate) fn is_sending(&self, provider: &PublicKey, fragment: &FragmentId) -> bool {
-        self.sends.keys().any(|(index, to)| to == provider && self.segment.fragments[*index].0 == *fragment)
     }
 
     fn id(&self, index: usize) -> FragmentId {
@@ -173,6 +170,7 @@ impl World {
             segment,
             exchange,
             sends: BTreeMap::new(),
+            asked: BTreeMap::new(),
             signed: BTreeSet::new(),
             released: BTreeSet::new(),
             is_finished: false,
@@ -231,19 +229,23 @@ impl World {
             push.segment.fragments[(index + shift) % push.segment.fragments.len()].clone();
         let until = self.client_wall(client).plus_seconds(PENDING_S);
         let access = self.clients[client].access;
-        let request = Request::Put { fragment, bytes, until, access };
+        let asked = self.ask_now(client);
+        let request = Request::Put { fragment, bytes, until, access, asked };
         let call = self.call(client, self.by_key[&provider], Purpose::Store { push: name, index }, request);
         let push = self.clients[client].pushes.get_mut(&name).expect("it is being driven");
         push.released.remove(&(fragment, provider));
         push.sends.insert((index, provider), call);
+        push.asked.insert((index, provider), asked);
     }
 
     fn give_back(&mut self, client: usize, name: u64, index: usize, provider: PublicKey) {
         let one = &mut self.clients[client];
         let Some(push) = one.pushes.get_mut(&name) else { return };
         let fragment = push.id(index);
+        // What this push asked for: another one may have asked the same provider since, and count on it.
+        let asked = push.asked[&(index, provider)];
         push.released.insert((fragment, provider));
-        one.books.release_later(provider, fragment);
+        one.books.release_later(provider, fragment, asked);
         note!(self, format_args!("c{client}"), "will give #{index} back to p{}", self.by_key[&provider]);
     }
 
@@ -373,93 +375,5 @@ impl World {
             one.avoided.insert(*provider, now + Duration::from_secs(15) + random);
         }
         note!(self, format_args!("c{client}"), "s{number} is not placed: {} held", failed.held);
-    }
-
-    /// An answer about a claim.
-    pub(crate) fn claim_answered(
-        &mut self,
-        client: usize,
-        purpose: Purpose,
-        provider: usize,
-        response: &Response,
-    ) {
-        let holder = self.providers[provider].public;
-        let answers = match response {
-            Response::Claims(bytes) => decode_claim_answers(bytes).unwrap_or_default(),
-            Response::Receipt(_) | Response::Bytes(_) | Response::Proof(_) | Response::Problem(_) => {
-                Vec::new()
-            }
-        };
-        let answer = answers.first();
-        match purpose {
-            Purpose::Release { fragment } => {
-                self.asked(client, holder, fragment);
-                let is_done = answer.is_some_and(|answer| {
-                    answer.fragment == fragment
-                        && (answer.result == ClaimResult::Released
-                            || self.options.bug == Some(Bug::LoserRenewed))
-                });
-                // A liar says anything; its disk is its own affair.
-                if is_done || self.providers[provider].lie.is_some() {
-                    self.clients[client].books.releases.remove(&(holder, fragment));
-                    self.truth.counts.released += 1;
-                }
-            }
-            Purpose::Confirm { segment: number, index } => {
-                let Some(record) = self.clients[client].books.records.get(&number) else {
-                    return self.forget_question(client, holder, number, index);
-                };
-                let (fragment, length) = (record.segment.fragments[index].0, record.segment.length);
-                let is_holder = record.holdings[index].holder == Some(holder);
-                self.asked(client, holder, fragment);
-                if !is_holder {
-                    return;
-                }
-                let asked = ReceiptQuestion {
-                    provider: holder,
-                    client: self.clients[client].key.public(),
-                    fragment,
-                    length: Some(length),
-                };
-                match answer.map(|answer| &answer.result) {
-                    Some(ClaimResult::Receipt(signed)) if check_receipt(&signed.0, &asked).is_ok() => {
-                        self.confirmed(client, number, index, holder);
-                    }
-                    Some(ClaimResult::Absent | ClaimResult::Rotten) => {
-                        self.lose_holder(client, number, index)
-                    }
-                    Some(ClaimResult::Receipt(_) | ClaimResult::Released) | None => {
-                        self.strike_out(client, number, index);
-                    }
-                }
-            }
-            Purpose::Store { .. } | Purpose::Read { .. } => {}
-        }
-    }
-
-    pub(crate) fn claim_unanswered(&mut self, client: usize, purpose: Purpose, provider: usize) {
-        let holder = self.providers[provider].public;
-        match purpose {
-            Purpose::Release { fragment } => {
-                self.asked(client, holder, fragment);
-                if self.providers[provider].lie.is_some() {
-                    self.clients[client].books.releases.remove(&(holder, fragment));
-                }
-            }
-            Purpose::Confirm { segment: number, index } => {
-                self.forget_question(client, holder, number, index);
-                let records = &self.clients[client].books.records;
-                if records.get(&number).is_some_and(|record| record.holdings[index].holder == Some(holder)) {
-                    self.strike_out(client, number, index);
-                }
-            }
-            Purpose::Store { .. } | Purpose::Read { .. } => {}
-        }
-    }
-
-    fn forget_question(&mut self, client: usize, holder: PublicKey, number: SegmentNumber, index: usize) {
-        let Some(segment) = self.truth.segments.get(&(client, number)) else { return };
-        let fragment = segment.fragments[index].0;
-        self.asked(client, holder, fragment);
     }
 }

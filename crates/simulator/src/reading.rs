@@ -12,6 +12,7 @@ use seedbank_formats::keys::SealKeys;
 use seedbank_formats::receipt::{Receipt, Statement};
 use seedbank_formats::{FragmentId, PublicKey, SegmentNumber, seal};
 use seedbank_protocol::answers::{check_statement, judge};
+use seedbank_protocol::hedging::{Leave, Wish};
 use seedbank_protocol::latency::Sample;
 use seedbank_protocol::messages::ProblemCode;
 use seedbank_protocol::moment::Moment;
@@ -55,6 +56,8 @@ struct Part {
     range: Range<u64>,
     exchange: ReadExchange,
     sources: usize,
+    /// How long its first source may take.
+    patience: Duration,
     open: BTreeMap<RequestId, (Source, Mode, u64)>,
     /// What was found right, by the path on which it was.
     verified: BTreeMap<RequestId, Vec<u8>>,
@@ -145,6 +148,7 @@ impl World {
             parts.push(Part {
                 index,
                 range,
+                patience: plan.hedge().first,
                 exchange: ReadExchange::new(plan, now),
                 sources: holders.iter().flatten().count(),
                 open: BTreeMap::new(),
@@ -196,11 +200,25 @@ impl World {
 
     pub(crate) fn read_timeout(&mut self, client: usize, name: u64) {
         let now = self.moment();
-        let Some(reading) = self.clients[client].reads.get_mut(&name) else { return };
+        let one = &mut self.clients[client];
+        let Some(reading) = one.reads.get_mut(&name) else { return };
         for part in &mut reading.parts {
-            if part.exchange.poll_timeout().is_some_and(|at| at <= now) {
-                part.exchange.handle_timeout(now);
+            let Some(due) = part.exchange.poll_timeout().filter(|at| *at <= now) else { continue };
+            let copies = reading.segment.scheme.is_copies();
+            let mut asked = part.open.values().map(|(source, _, _)| source);
+            let against = asked.find(|source| copies || source.index == part.index);
+            let against = against.map(|source| source.provider);
+            let leave = match part.exchange.hedge_requests() {
+                0 => Leave::Given,
+                requests => one.hedges.leave(&Wish { against, patience: part.patience, requests, due }, now),
+            };
+            match leave {
+                Leave::Given => part.exchange.handle_timeout(now),
+                Leave::Later(then) => part.exchange.postpone(then),
             }
+        }
+        if let Some(excess) = one.hedges.excess() {
+            self.truth.violated(format!("c{client} {excess}"));
         }
         self.drive_read(client, name);
     }
@@ -222,7 +240,9 @@ impl World {
                         if let Some((source, _, call)) = reading.parts[part].open.remove(&request) {
                             let waited = self.now - self.calls[&call].made;
                             let now = self.moment();
-                            self.clients[client].latency.record_silence(source.provider, waited, now);
+                            let one = &mut self.clients[client];
+                            one.latency.record_silence(source.provider, waited, now);
+                            one.hedges.budget.taken_back(&source.provider, now);
                             self.hang_up(call);
                         }
                     }
@@ -252,6 +272,8 @@ impl World {
             Mode::Plain => Request::Get { fragment, range },
             Mode::Proven => Request::Proof { fragment, range },
         };
+        let now = self.moment();
+        self.clients[client].hedges.asked(source.provider, now);
         let provider = self.by_key[&source.provider];
         let call = self.call(client, provider, Purpose::Read { read: name, part, request }, question);
         let reading = self.clients[client].reads.get_mut(&name).expect("it is being driven");
@@ -279,6 +301,7 @@ impl World {
         let worth = self.weigh(client, name, part, source, mode, response);
         let took = self.now - self.calls[&call].made;
         let one = &mut self.clients[client];
+        one.hedges.budget.heard(&source.provider, now);
         let part = &mut one.reads.get_mut(&name).expect("it was there before").parts[part];
         match worth {
             Worth::Bytes(answer, bytes) => {
@@ -309,6 +332,12 @@ impl World {
         let Some(reading) = one.reads.get_mut(&name) else { return };
         let Some((source, _, _)) = reading.parts[part].open.remove(&request) else { return };
         one.latency.record_failure(source.provider, now);
+        match why {
+            CallFailure::Unreachable | CallFailure::Interrupted => {
+                one.hedges.budget.heard(&source.provider, now)
+            }
+            CallFailure::Slow => one.hedges.budget.taken_back(&source.provider, now),
+        }
         let failure = match why {
             CallFailure::Unreachable => ReadFailure::Unreachable,
             CallFailure::Interrupted => ReadFailure::Interrupted,

@@ -6,7 +6,7 @@
 use crate::content::Segment;
 use crate::provider::{Provider, Word};
 use seedbank_formats::receipt::{Answer, Statement};
-use seedbank_formats::{FragmentId, PublicKey, SegmentNumber, Timestamp, slice};
+use seedbank_formats::{Asked, FragmentId, PublicKey, SegmentNumber, Timestamp, slice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,20 +41,26 @@ pub struct Counts {
     pub hedges: u64,
     /// Claims given back.
     pub released: u64,
-    /// Of those, given back so late that the client wanted them again.
-    pub released_late: u64,
+    /// Releases that came so late that the claim had been made again, and were ignored.
+    pub releases_late: u64,
+}
+
+/// What a client was last promised about a fragment.
+#[derive(Debug, Clone, Copy)]
+struct Promise {
+    until: Timestamp,
+    /// When the client asked for it.
+    asked: Asked,
 }
 
 /// Everything that the rules are checked against.
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     pub(crate) segments: BTreeMap<SegmentName, Arc<Segment>>,
-    /// By provider and fragment: which client was promised it, and until when.
-    promises: BTreeMap<(usize, FragmentId), BTreeMap<usize, Timestamp>>,
+    /// By provider and fragment: what it promised to which client.
+    promises: BTreeMap<(usize, FragmentId), BTreeMap<usize, Promise>>,
     /// What rots where, by our own hand.
     damaged: BTreeSet<(usize, FragmentId)>,
-    /// Providers of whose disk a bit was flipped: it may have hit what lay in trash, and was claimed again since.
-    flipped: BTreeSet<usize>,
     /// What was ever damaged, whatever came anew since.
     damaged_once: BTreeSet<(usize, FragmentId)>,
     /// What clients were told is safe.
@@ -73,10 +79,10 @@ impl Truth {
         self.violation.as_ref()
     }
 
-    /// The client wants it forgotten: from now on it may be gone or not.
-    pub(crate) fn forgotten(&mut self, provider: usize, fragment: FragmentId, client: usize) {
+    /// The client wants it forgotten: from now on it may be gone or not, unless the client has asked for it since.
+    pub(crate) fn forgotten(&mut self, provider: usize, fragment: FragmentId, client: usize, asked: Asked) {
         if let Some(clients) = self.promises.get_mut(&(provider, fragment)) {
-            clients.remove(&client);
+            clients.retain(|of, promise| *of != client || promise.asked > asked);
         }
     }
 
@@ -84,18 +90,22 @@ impl Truth {
     pub(crate) fn heard(&mut self, provider: (usize, &Provider), client: usize, word: &Word) {
         let (number, honest) = provider;
         match word {
-            Word::Promised { fragment, until } => {
-                let clients = self.promises.entry((number, *fragment)).or_default();
-                let promised = clients.entry(client).or_insert(*until);
-                *promised = (*promised).max(*until);
-                if !honest.has(fragment) && !self.is_damaged(number, fragment) {
-                    if self.flipped.contains(&number) {
-                        self.damage(number, *fragment);
-                    } else {
-                        self.violated(format!("p{number} signed for a fragment that it does not hold"));
-                    }
+            Word::Stored { fragment, until, asked } => {
+                self.promised(number, *fragment, client, Promise { until: *until, asked: *asked });
+                if honest.has(fragment) {
+                    self.damaged.remove(&(number, *fragment));
+                } else {
+                    self.violated(format!("p{number} signed for a fragment that it does not hold"));
                 }
             }
+            Word::Renewed { fragment, until, asked } => {
+                self.promised(number, *fragment, client, Promise { until: *until, asked: *asked });
+                if !honest.has(fragment) && !self.is_damaged(number, fragment) {
+                    self.violated(format!("p{number} signed for a fragment that it has lost"));
+                }
+            }
+            Word::Released { .. } => {}
+            Word::Kept => self.counts.releases_late += 1,
             Word::Denied { fragment } => {
                 if self.is_promised_to(number, honest, fragment, client) {
                     self.violated(format!("p{number} denies to c{client} what it promised to it"));
@@ -124,9 +134,15 @@ impl Truth {
         number: usize,
         fragment: FragmentId,
         client: usize,
-        until: Timestamp,
+        (until, asked): (Timestamp, Asked),
     ) {
-        self.promises.entry((number, fragment)).or_default().insert(client, until);
+        self.promised(number, fragment, client, Promise { until, asked });
+    }
+
+    fn promised(&mut self, number: usize, fragment: FragmentId, client: usize, new: Promise) {
+        let clients = self.promises.entry((number, fragment)).or_default();
+        let promise = clients.entry(client).or_insert(new);
+        *promise = Promise { until: promise.until.max(new.until), asked: promise.asked.max(new.asked) };
     }
 
     /// Whether a promise to one client binds the provider now. One whose end its clock has ever passed does not.
@@ -138,14 +154,16 @@ impl Truth {
         client: usize,
     ) -> bool {
         let clients = self.promises.get(&(number, *fragment));
-        clients.and_then(|clients| clients.get(&client)).is_some_and(|until| *until >= provider.latest)
+        clients
+            .and_then(|clients| clients.get(&client))
+            .is_some_and(|promise| promise.until >= provider.latest)
     }
 
     /// After a provider has started again, and at the end: all that it signed for is there.
     pub(crate) fn check_promises(&mut self, number: usize, provider: &Provider) {
         let of_it = (number, FragmentId([0; 32]))..=(number, FragmentId([255; 32]));
         let bound = self.promises.range(of_it).filter(|((_, fragment), clients)| {
-            clients.values().any(|until| *until >= provider.latest)
+            clients.values().any(|promise| promise.until >= provider.latest)
                 && !self.damaged.contains(&(number, *fragment))
         });
         let lost = bound.filter(|((_, fragment), _)| !provider.has(fragment)).count();
@@ -159,18 +177,12 @@ impl Truth {
         let of_it = (number, FragmentId([0; 32]))..=(number, FragmentId([255; 32]));
         let wrong = self.promises.range(of_it).map(|(key, _)| *key);
         let wrong: Vec<_> = wrong.filter(|(_, fragment)| !provider.has(fragment)).collect();
-        self.flipped.insert(number);
         wrong.into_iter().for_each(|(number, fragment)| self.damage(number, fragment));
     }
 
     fn damage(&mut self, number: usize, fragment: FragmentId) {
         self.damaged.insert((number, fragment));
         self.damaged_once.insert((number, fragment));
-    }
-
-    /// A fragment that came anew is sound again, whatever was there before.
-    pub(crate) fn mended(&mut self, number: usize, fragment: &FragmentId) {
-        self.damaged.remove(&(number, *fragment));
     }
 
     /// Whether these bytes are evidence to somebody who has nothing else: signed by the provider, covering the slice, and
@@ -206,7 +218,7 @@ impl Counts {
             ("lies proven", self.liars_proven),
             ("hedges", self.hedges),
             ("claims released", self.released),
-            ("claims released late", self.released_late),
+            ("late releases ignored", self.releases_late),
         ]
     }
 
@@ -222,6 +234,6 @@ impl Counts {
         self.liars_proven += other.liars_proven;
         self.hedges += other.hedges;
         self.released += other.released;
-        self.released_late += other.released_late;
+        self.releases_late += other.releases_late;
     }
 }

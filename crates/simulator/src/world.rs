@@ -38,7 +38,7 @@ pub(crate) enum Event {
     /// A request reaches its provider.
     Arrive { call: u64 },
     /// The rest of a fragment reaches its provider.
-    Body { call: u64 },
+    Body { call: u64, arrival: u64 },
     /// The client's end of a connection is closed.
     Abandon { call: u64 },
     /// An answer reaches its client.
@@ -83,6 +83,7 @@ pub(crate) struct World {
     pub(crate) by_key: BTreeMap<PublicKey, usize>,
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) calls_made: u64,
+    pub(crate) arrivals: u64,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) truth: Truth,
     pub(crate) trace: Trace,
@@ -124,6 +125,7 @@ impl World {
             by_key,
             calls: BTreeMap::new(),
             calls_made: 0,
+            arrivals: 0,
             partitions: Vec::new(),
             truth: Truth::default(),
             trace: Trace::new(keep),
@@ -198,7 +200,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive { call } => self.arrive(call),
-            Event::Body { call } => self.body_arrives(call),
+            Event::Body { call, arrival } => self.body_arrives(call, arrival),
             Event::Abandon { call } => self.abandoned(call),
             Event::Deliver { call, response } => self.deliver(call, response),
             Event::Fail { call, failure } => self.fail(call, failure),

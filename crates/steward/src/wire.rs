@@ -77,6 +77,7 @@ pub(crate) fn repeatable(request: &Request) -> bool {
         | Request::Changes { .. }
         | Request::MissingFragments { .. }
         | Request::DueClaims { .. }
+        | Request::Unheld { .. }
         | Request::RenewClaims { .. }
         | Request::Versions { .. }
         | Request::Resolve { .. }

@@ -1,11 +1,11 @@
 //! Renewing, releasing and listing claims, and letting them expire.
 
 use crate::config::CLAIMS_PER_CALL_MAX;
-use crate::entry::{Entry, KeyNumber};
+use crate::entry::Entry;
 use crate::index::Health;
 use crate::shared::Refusal;
 use crate::store::Store;
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 
 /// How many fragments are looked at before others may have the lock.
 const LOOKED_AT_ONCE: usize = 16 * 1024;
@@ -59,6 +59,8 @@ pub enum Release {
     Released,
     /// There was none.
     Absent,
+    /// The client has asked for the claim again since: this release is a late one, and nothing was done.
+    Kept,
 }
 
 /// A client's claim.
@@ -97,6 +99,7 @@ impl Store {
         &self,
         client: &PublicKey,
         renewals: &[(FragmentId, Timestamp)],
+        asked: Asked,
     ) -> Result<Vec<Renewal>, ClaimError> {
         check_count(renewals.len())?;
         let mut state = self.shared.admit()?;
@@ -110,8 +113,8 @@ impl Store {
                 Some((fragment, _)) if fragment.health == Health::Rotten => Renewal::Rotten,
                 Some((fragment, claim)) => {
                     let (length, mut claim) = (u64::from(fragment.length), *claim);
-                    if claim.until < *until {
-                        claim.until = *until;
+                    if claim.until < *until || claim.asked < asked {
+                        (claim.until, claim.asked) = (claim.until.max(*until), claim.asked.max(asked));
                         state.record(&Entry::Claimed { id: *id, claim });
                     }
                     Renewal::Renewed { length, until: claim.until }
@@ -122,7 +125,8 @@ impl Store {
         Ok(answers)
     }
 
-    /// Drops a client's claims, all in one commit. The answers come in the order of the questions.
+    /// Drops a client's claims, all in one commit, but for those that it has asked for again since. The answers come in
+    /// the order of the questions.
     ///
     /// # Errors
     /// [`ClaimError`].
@@ -130,6 +134,7 @@ impl Store {
         &self,
         client: &PublicKey,
         ids: &[FragmentId],
+        asked: Asked,
         now: Timestamp,
     ) -> Result<Vec<Release>, ClaimError> {
         check_count(ids.len())?;
@@ -138,13 +143,13 @@ impl Store {
         for id in ids {
             // Asked again for each: a key is forgotten with its last claim.
             let number = state.index.number_of(client);
-            let held = |number: &KeyNumber| {
-                state.index.fragment(id).is_some_and(|fragment| fragment.claim_of(*number).is_some())
-            };
-            answers.push(match number.filter(held) {
+            let fragment = state.index.fragment(id);
+            let claim = number.and_then(|number| fragment?.claim_of(number)).copied();
+            answers.push(match claim {
                 None => Release::Absent,
-                Some(client) => {
-                    state.record(&Entry::Released { id: *id, client, at: now });
+                Some(claim) if claim.asked > asked => Release::Kept,
+                Some(claim) => {
+                    state.record(&Entry::Released { id: *id, client: claim.client, at: now });
                     Release::Released
                 }
             });

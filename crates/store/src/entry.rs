@@ -5,7 +5,7 @@
 
 use crate::record::Place;
 use seedbank_formats::codec::{Reader, Writer};
-use seedbank_formats::{DatasetId, DecodeError, FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, DatasetId, DecodeError, FragmentId, PublicKey, Timestamp};
 
 const FORMAT: &str = "store journal";
 
@@ -27,6 +27,8 @@ pub(crate) struct Claim {
     pub(crate) client: KeyNumber,
     pub(crate) access: ClaimAccess,
     pub(crate) until: Timestamp,
+    /// When the client last asked for it.
+    pub(crate) asked: Asked,
 }
 
 /// The newest head of a dataset.
@@ -88,6 +90,7 @@ impl Entry {
                     ClaimAccess::Reader(KeyNumber(number)) => 2 + u64::from(number),
                 });
                 writer.varint(claim.until.0);
+                writer.varint(claim.asked.0);
             }
             Entry::Released { id, client, at } => {
                 writer.u8(3);
@@ -144,7 +147,8 @@ impl Entry {
                             .map_err(|_| reader.invalid("a key's number is above 32 bits"))?,
                     )),
                 };
-                Entry::Claimed { id, claim: Claim { client, access, until: read_time(reader)? } }
+                let (until, asked) = (read_time(reader)?, Asked(reader.varint()?));
+                Entry::Claimed { id, claim: Claim { client, access, until, asked } }
             }
             3 => {
                 Entry::Released { id: read_id(reader)?, client: read_number(reader)?, at: read_time(reader)? }
@@ -226,13 +230,14 @@ pub(crate) mod tests {
     use crate::record::Place;
     use proptest::prelude::{any, proptest};
     use seedbank_formats::codec::Writer;
-    use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+    use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 
     /// One entry of every kind.
     pub(crate) fn every_kind() -> Vec<Entry> {
         let id = FragmentId([1; 32]);
         let volume = Place::Volume { number: 2, offset: 300 };
-        let claim = |access| Claim { client: KeyNumber(0), access, until: Timestamp(1_900_000_000) };
+        let (until, asked) = (Timestamp(1_900_000_000), Asked(1_899_999_999_999));
+        let claim = |access| Claim { client: KeyNumber(0), access, until, asked };
         vec![
             Entry::Key { number: KeyNumber(0), key: PublicKey([2; 32]) },
             Entry::Placed { id, length: 65_536, place: volume },

@@ -1,7 +1,7 @@
 //! The store's memory: which fragments, claims and heads there are and where their bytes lie.
 //!
 //! A pure state machine. The same [`Index::apply`] runs when an operation happens and when the journal is read again, so
-//! the two can't disagree. A million fragments of one claim each take about 150 MB.
+//! the two can't disagree. A million fragments of one claim each take about 160 MB.
 
 use crate::config::charge;
 use crate::entry::{Claim, ClaimAccess, Entry, Head, KeyNumber};
@@ -490,7 +490,7 @@ mod tests {
     use crate::entry::{self, Claim, ClaimAccess, Entry, Head, KeyNumber};
     use crate::record::Place;
     use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
-    use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+    use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 
     fn any_place() -> impl Strategy<Value = Place> {
         prop_oneof![
@@ -516,8 +516,9 @@ mod tests {
                 // A fragment's length follows from its id, as it does in the world.
                 Entry::Placed { id, length: 100 + u32::from(id.as_bytes()[0]), place }
             }),
-            (id(), number(), access, time()).prop_map(|(id, client, access, until)| {
-                Entry::Claimed { id, claim: Claim { client, access, until } }
+            (id(), number(), access, time(), any::<u8>()).prop_map(|(id, client, access, until, asked)| {
+                let asked = Asked(u64::from(asked));
+                Entry::Claimed { id, claim: Claim { client, access, until, asked } }
             }),
             (id(), number(), time()).prop_map(|(id, client, at)| Entry::Released { id, client, at }),
             (id(), time()).prop_map(|(id, since)| Entry::Trashed { id, since }),

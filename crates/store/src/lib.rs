@@ -14,7 +14,7 @@
 //! network, of signatures or of money: who may ask is decided before it is asked, and receipts are signed after.
 //!
 //! ```
-//! use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+//! use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 //! use seedbank_store::testing::MemDisk;
 //! use seedbank_store::{Access, Config, NewClaim, PutStart, Store, StoreId};
 //!
@@ -26,7 +26,7 @@
 //!
 //! let (bytes, now) = (b"a fragment is what erasure coding gives", Timestamp(1_900_000_000));
 //! let (client, id) = (PublicKey([2; 32]), FragmentId::of(bytes));
-//! let claim = NewClaim { client, until: now.plus_seconds(3600), access: Access::Owner };
+//! let claim = NewClaim { client, until: now.plus_seconds(3600), access: Access::Owner, asked: Asked(1) };
 //! if let PutStart::Receive(mut put) = store.begin_put(id, bytes.len() as u64, claim, now)? {
 //!     put.write(bytes)?;
 //!     put.finish(now)?;

@@ -4,18 +4,21 @@
 //! when its id, its bytes on the disk and its claim are all durable. A small fragment waits in memory and goes into a
 //! volume; a large one goes straight to a file of its own.
 //!
-//! A client that holds a claim already gets it extended without sending anything. A client that doesn't must send the
-//! bytes even when they are here: fragment ids are no secret, and a claim gives the right to read.
+//! A client that holds a claim already gets it extended without sending anything, if the bytes are still right: they are
+//! read for that. A client that doesn't must send the bytes even when they are here: fragment ids are no secret, and a
+//! claim gives the right to read. What was sent takes the place of what lay here, which nobody may have looked at for
+//! months: only bytes that were just hashed are signed for.
 
 use crate::config::{FRAGMENT_BYTES_MAX, charge};
 use crate::disk::DiskFile;
 use crate::entry::Entry;
 use crate::index::Health;
+use crate::read::{Examined, Found};
 use crate::record::{HEADER_LEN, Header, Place, loose_dir_of, loose_path, record_len};
 use crate::shared::{Appended, Ballast, Refusal, Shared, State};
 use crate::store::Store;
 use seedbank_formats::slice::FragmentHasher;
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 use std::sync::Arc;
 
 /// Who may read a fragment by virtue of one claim.
@@ -38,6 +41,8 @@ pub struct NewClaim {
     pub until: Timestamp,
     /// Who may read.
     pub access: Access,
+    /// When it asked; a release that it asked for earlier does not end the claim.
+    pub asked: Asked,
 }
 
 /// What is durable now, and may be signed for.
@@ -116,6 +121,8 @@ struct Arriving {
     id: FragmentId,
     length: u32,
     claim: NewClaim,
+    /// Where the fragment lay when this put began.
+    before: Option<Place>,
     hasher: FragmentHasher,
     received: u64,
     sink: Sink,
@@ -181,6 +188,15 @@ impl Drop for Reservation {
     }
 }
 
+impl State {
+    /// A fragment on which a client has a claim.
+    fn holding(&self, id: &FragmentId, length: u32, client: &PublicKey) -> Option<Found> {
+        let fragment = self.index.fragment(id).filter(|fragment| fragment.length == length)?;
+        fragment.claim_of(self.index.number_of(client)?)?;
+        Some(Found { id: *id, length, health: fragment.health, place: fragment.place })
+    }
+}
+
 impl Shared {
     /// Promises space for a record, or notes that it was wanted.
     pub(crate) fn check_space(
@@ -224,21 +240,17 @@ impl Store {
         let valid = u32::try_from(length).ok().filter(|_| (1..=FRAGMENT_BYTES_MAX).contains(&length));
         let length_u32 = valid.ok_or(PutError::Length(length))?;
         let free_on_disk = shared.free_on_disk()?;
-        let mut state = shared.admit()?;
-
-        let client = state.index.number_of(&claim.client);
-        let held = state.index.fragment(&id).filter(|fragment| fragment.length == length_u32);
-        let claimed = held.is_some_and(|held| client.is_some_and(|client| held.claim_of(client).is_some()));
-        if claimed && held.is_some_and(|held| held.health == Health::Sound) {
-            let until = state.record_claim(id, &claim.client, claim.access, self.pending(&claim, now));
-            shared.commit(state)?;
+        if let Some(until) = self.extend(id, length_u32, &claim, now)? {
             return Ok(PutStart::Held(Stored { id, length, until }));
         }
+        let mut state = shared.admit()?;
+        let claimed = state.holding(&id, length_u32, &claim.client).is_some();
+        let before = state.index.fragment(&id).and_then(|fragment| fragment.place);
 
         let quota_bytes = shared.config.quotas.of(&claim.client);
         let reserved = state.reserved_charges.get(&claim.client).copied().unwrap_or(0);
         let charged_bytes = state.index.client(&claim.client).1 + reserved;
-        // Sending a rotten fragment again costs nothing more.
+        // Sending a fragment again whose bytes rotted costs nothing more.
         let charge = if claimed { 0 } else { charge(length_u32) };
         if charged_bytes + charge > quota_bytes {
             return Err(PutError::OverQuota { quota_bytes, charged_bytes });
@@ -255,9 +267,42 @@ impl Store {
             None => Sink::Packed(Vec::new()),
             Some(generation) => Sink::Loose(self.create_loose(id, length_u32, generation)?),
         };
-        let hasher = FragmentHasher::default();
-        let arriving = Arriving { reservation, id, length: length_u32, claim, hasher, received: 0, sink };
+        let arriving = Arriving {
+            reservation,
+            id,
+            length: length_u32,
+            claim,
+            before,
+            hasher: FragmentHasher::default(),
+            received: 0,
+            sink,
+        };
         Ok(PutStart::Receive(Put(Box::new(arriving))))
+    }
+
+    /// Lets the client's claim last longer if there is one, and the fragment's bytes are right.
+    fn extend(
+        &self,
+        id: FragmentId,
+        length: u32,
+        claim: &NewClaim,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Refusal> {
+        let shared = &self.shared;
+        let holding = shared.admit()?.holding(&id, length, &claim.client);
+        let Some(found) = holding.filter(|found| found.health == Health::Sound) else { return Ok(None) };
+        // Whatever speaks against what is here, the client has the right bytes.
+        if !matches!(shared.examine(&found), Ok(Examined::Sound | Examined::Repaired)) {
+            return Ok(None);
+        }
+        let mut state = shared.admit()?;
+        if state.holding(&id, length, &claim.client) != Some(found) {
+            return Ok(None);
+        }
+        let times = (self.pending(claim, now), claim.asked);
+        let until = state.record_claim(id, &claim.client, claim.access, times);
+        shared.commit(state)?;
+        Ok(Some(until))
     }
 
     fn pending(&self, claim: &NewClaim, now: Timestamp) -> Timestamp {
@@ -325,7 +370,7 @@ impl Arriving {
         if self.received != u64::from(self.length) {
             return Err(self.wrong_length());
         }
-        let Arriving { mut reservation, id, length, claim, hasher, sink, .. } = self;
+        let Arriving { mut reservation, id, length, claim, before, hasher, sink, .. } = self;
         let shared = reservation.shared.clone();
         let (actual, outboard) = hasher.finish();
         if actual != id {
@@ -348,7 +393,7 @@ impl Arriving {
         };
 
         let mut state = shared.admit()?;
-        if written.is_none() && !is_sound(&state, &id) {
+        if written.is_none() && !has_come(&state, &id, before) {
             drop(state);
             written = Some(Written::InVolume(shared.append_record(&id, &data, &outboard)?));
             state = shared.admit()?;
@@ -357,14 +402,14 @@ impl Arriving {
         let replaced = state.index.fragment(&id).and_then(|fragment| fragment.place);
         // When the fragment came here another way in the meantime, the first one stays.
         let recorded = match &mut written {
-            Some(written) if !is_sound(&state, &id) => {
+            Some(written) if !has_come(&state, &id, before) => {
                 written.record(&mut state, id, length);
                 true
             }
             _ => false,
         };
         let until = claim.until.min(now.plus_seconds(shared.config.pending_s_max));
-        let until = state.record_claim(id, &claim.client, claim.access, until);
+        let until = state.record_claim(id, &claim.client, claim.access, (until, claim.asked));
         shared.commit(state)?;
         if let (true, Some(Place::Loose { generation })) = (recorded, replaced) {
             remove_loose(&shared, &id, generation);
@@ -373,8 +418,11 @@ impl Arriving {
     }
 }
 
-fn is_sound(state: &State, id: &FragmentId) -> bool {
-    state.index.fragment(id).is_some_and(|fragment| fragment.health == Health::Sound)
+/// Whether right bytes of a fragment came to a new place since it lay at `before`. Whoever writes a record has hashed its
+/// bytes; one that lay there all the time may have rotted unnoticed.
+fn has_come(state: &State, id: &FragmentId, before: Option<Place>) -> bool {
+    let fragment = state.index.fragment(id);
+    fragment.is_some_and(|fragment| fragment.health == Health::Sound && fragment.place != before)
 }
 
 /// Where the bytes are before the index knows it.

@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::journal::{FRAME_BYTES_MAX, Journal, RewriteError};
 use crate::record::{Header, Place, RecordKey, VOLUMES, record_len, volume_path};
 use seedbank_formats::codec::Writer;
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -183,17 +183,18 @@ impl State {
         id: FragmentId,
         client: &PublicKey,
         access: crate::Access,
-        until: Timestamp,
+        (until, asked): (Timestamp, Asked),
     ) -> Timestamp {
         let client = self.record_key(client);
         let held = self.index.fragment(&id).and_then(|fragment| fragment.claim_of(client)).copied();
         let until = held.map_or(until, |held| held.until.max(until));
+        let asked = held.map_or(asked, |held| held.asked.max(asked));
         let access = match access {
             crate::Access::Owner => ClaimAccess::Owner,
             crate::Access::Public => ClaimAccess::Public,
             crate::Access::Reader(reader) => ClaimAccess::Reader(self.record_key(&reader)),
         };
-        let claim = Claim { client, access, until };
+        let claim = Claim { client, access, until, asked };
         if held != Some(claim) {
             self.record(&Entry::Claimed { id, claim });
             self.no_end_before = self.no_end_before.min(until);

@@ -1,5 +1,6 @@
 //! Tests of the whole store, on a disk in memory unless said otherwise.
 
+mod claims;
 mod conformance;
 mod crash;
 mod faults;
@@ -11,12 +12,14 @@ mod space;
 
 use crate::testing::{MemDisk, kept};
 use crate::{Access, Config, NewClaim, OpenError, PutError, PutStart, Store, StoreId, Stored};
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 use std::sync::Arc;
 
 const STORE: StoreId = StoreId([5; 32]);
 const NOW: Timestamp = Timestamp(1_900_000_000);
 const FOREVER: Timestamp = Timestamp(2_900_000_000);
+/// Later than all that is asked for in the tests.
+const LAST: Asked = Asked(u64::MAX);
 const GRACE_S: u64 = 1000;
 
 /// Small bounds, so that short tests cross them: 4 KiB is a large fragment, a volume holds 64 KiB.
@@ -51,7 +54,7 @@ fn client(tag: u8) -> PublicKey {
 }
 
 fn claim(tag: u8) -> NewClaim {
-    NewClaim { client: client(tag), until: FOREVER, access: Access::Owner }
+    NewClaim { client: client(tag), until: FOREVER, access: Access::Owner, asked: Asked(1) }
 }
 
 fn bytes(seed: u64, length: usize) -> Vec<u8> {

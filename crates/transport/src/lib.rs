@@ -9,6 +9,7 @@
 //! answer as far as bytes alone allow. What is decided from the answers (whom to ask, whom to blame) is not here.
 
 mod answer;
+mod asked;
 pub mod bench;
 mod body;
 mod buffers;
@@ -28,6 +29,7 @@ pub mod testing;
 mod tls;
 
 pub use answer::{answer_bytes, answer_json, answer_problem};
+pub use asked::asked_now;
 pub use body::{Body, BodyError, BodySender, FRAME_BYTES, ReaderGone};
 pub use buffers::{Buffer, Buffers};
 pub use client::{AnswerMax, Client, ClientLimits};

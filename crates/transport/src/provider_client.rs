@@ -1,6 +1,7 @@
 //! The provider's routes as typed calls. Every answer is checked as far as its bytes alone allow: lengths, signatures,
 //! and that it answers what was asked. Whether plain bytes are the right ones shows when they are opened or verified.
 
+use crate::asked::asked_now;
 use crate::client::{AnswerMax, Client, ClientLimits};
 use crate::dial::{Dial, PeerAddress};
 use crate::error::{CallError, MalformedAnswer};
@@ -9,15 +10,16 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use seedbank_formats::receipt::{Receipt, Statement};
-use seedbank_formats::{DatasetId, FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::answers::{ReceiptQuestion, check_receipt, check_statement};
 use seedbank_protocol::messages::{
     ClaimAction, ClaimAnswer, ClaimRequest, ClaimResult, ClaimRow, Hello, Problem, decode_claim_answers,
     decode_claims_page, encode_claim_requests,
 };
 use seedbank_protocol::routes::{
-    Access, CLAIMS_BATCH_MAX, HEAD_BYTES_MAX, HEADER_ACCESS, HEADER_UNTIL, JSON_BYTES_MAX, PROBLEM_BYTES_MAX,
-    PROOF_SLICE_BYTES_MAX, Route, format_authorization, format_range, format_until, parse_content_range,
+    Access, CLAIMS_BATCH_MAX, HEAD_BYTES_MAX, HEADER_ACCESS, HEADER_ASKED, HEADER_UNTIL, JSON_BYTES_MAX,
+    PROBLEM_BYTES_MAX, PROOF_SLICE_BYTES_MAX, Route, format_asked, format_authorization, format_range,
+    format_until, parse_content_range,
 };
 use std::ops::{Deref, Range};
 
@@ -54,6 +56,8 @@ pub enum ClaimOutcome {
     Renewed(Signed<Receipt>),
     /// Released, or there was nothing to release.
     Released,
+    /// Not released: we have asked for the claim again since we asked for the release.
+    Kept,
     /// The provider does not hold the fragment for this client.
     Absent,
     /// The provider's bytes no longer match the id.
@@ -121,6 +125,7 @@ impl ProviderClient {
         let mut headers = HeaderMap::new();
         put_header(&mut headers, HeaderName::from_static(HEADER_UNTIL), &format_until(until));
         put_header(&mut headers, HeaderName::from_static(HEADER_ACCESS), &access.to_string());
+        put_asked(&mut headers, asked_now());
         put_header(&mut headers, CONTENT_TYPE, "application/octet-stream");
         let response = ask.send(&Route::PutFragment(id), headers, bytes, json_max()).await?;
         let body = ask.expect(response, StatusCode::CREATED)?;
@@ -196,11 +201,26 @@ impl ProviderClient {
         peer: &PeerAddress,
         requests: &[ClaimRequest],
     ) -> Result<Vec<ClaimOutcome>, CallError> {
+        self.claims_as_of(peer, requests, asked_now()).await
+    }
+
+    /// The same for what was decided at an earlier moment: it does not undo what was asked for since.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn claims_as_of(
+        &self,
+        peer: &PeerAddress,
+        requests: &[ClaimRequest],
+        asked: Asked,
+    ) -> Result<Vec<ClaimOutcome>, CallError> {
         let ask = Ask { peer, client: &self.client };
         let mut outcomes = Vec::with_capacity(requests.len());
         for batch in requests.chunks(CLAIMS_BATCH_MAX) {
             let body = Bytes::from(encode_claim_requests(batch));
-            let response = ask.send(&Route::PostClaims, json_header(), body, json_max()).await?;
+            let mut headers = json_header();
+            put_asked(&mut headers, asked);
+            let response = ask.send(&Route::PostClaims, headers, body, json_max()).await?;
             let body = ask.expect(response, StatusCode::OK)?;
             let answers = decode_claim_answers(&body).map_err(|error| ask.malformed(error))?;
             if answers.len() != batch.len() {
@@ -276,6 +296,10 @@ fn put_header(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     headers.insert(name, value);
 }
 
+fn put_asked(headers: &mut HeaderMap, asked: Asked) {
+    put_header(headers, HeaderName::from_static(HEADER_ASKED), &format_asked(asked));
+}
+
 fn json_header() -> HeaderMap {
     let mut headers = HeaderMap::new();
     put_header(&mut headers, CONTENT_TYPE, "application/json");
@@ -349,9 +373,10 @@ impl Ask<'_> {
                 self.check_receipt(Bytes::from(signed.0), &request.fragment, None).map(ClaimOutcome::Renewed)
             }
             (ClaimAction::Release, ClaimResult::Released) => Ok(ClaimOutcome::Released),
+            (ClaimAction::Release, ClaimResult::Kept) => Ok(ClaimOutcome::Kept),
             (ClaimAction::Renew(_), ClaimResult::Absent) => Ok(ClaimOutcome::Absent),
             (ClaimAction::Renew(_), ClaimResult::Rotten) => Ok(ClaimOutcome::Rotten),
-            (ClaimAction::Renew(_), ClaimResult::Released)
+            (ClaimAction::Renew(_), ClaimResult::Released | ClaimResult::Kept)
             | (ClaimAction::Release, ClaimResult::Receipt(_) | ClaimResult::Absent | ClaimResult::Rotten) => {
                 Err(self.malformed(MalformedAnswer::Mismatch("claim's result")))
             }

@@ -56,7 +56,7 @@ fn a_push_that_finds_a_collected_segment_in_its_index_is_told_so() {
         .unwrap()
         .into_iter()
         .filter_map(|job| match job.work {
-            Work::ReleaseClaims { provider, fragments } => Some((provider, fragments)),
+            Work::ReleaseClaims { provider, fragments, .. } => Some((provider, fragments)),
             _ => None,
         })
         .collect();

@@ -9,7 +9,7 @@ use crate::records::{
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_oneof, proptest};
 use seedbank_formats::checkpoint::RefKind;
-use seedbank_formats::{DatasetId, SegmentNumber, Timestamp, VersionId};
+use seedbank_formats::{Asked, DatasetId, SegmentNumber, Timestamp, VersionId};
 
 #[test]
 fn an_answer_to_another_question_is_an_error() {
@@ -45,7 +45,8 @@ fn requests() -> Vec<Request> {
         live: vec![LiveDelta { segment: SegmentNumber(0), bytes: -1 }],
     };
     let holding = Holding { provider: provider(1), until: Timestamp(1) };
-    let release = Work::ReleaseClaims { provider: provider(1), fragments: vec![fragment(0, 0)] };
+    let release =
+        Work::ReleaseClaims { provider: provider(1), fragments: vec![fragment(0, 0)], asked: Asked(1) };
     let part = Restoration {
         segments: vec![segment(3)],
         head: Some(commit.head.clone()),
@@ -81,6 +82,7 @@ fn requests() -> Vec<Request> {
             after: Some(DuePosition { until: Timestamp(1), key: key(0, 0) }),
             limit: 9,
         },
+        Request::Unheld { provider: provider(1), fragments: vec![fragment(0, 0)] },
         Request::RenewClaims { claims: vec![RenewedClaim { key: key(0, 0), holding }] },
         Request::Resolve { dataset: DATASET, text: text() },
         Request::CreateRef {

@@ -3,7 +3,7 @@
 use super::{Desk, fragment, key, provider};
 use crate::operations::Books;
 use crate::records::{Holding, Work};
-use seedbank_formats::Timestamp;
+use seedbank_formats::{Asked, Timestamp};
 
 #[test]
 fn jobs_are_kept_once_taken_for_a_time_and_rest_after_failures() {
@@ -39,12 +39,13 @@ fn a_release_never_names_what_the_provider_holds_by_the_books() {
     let desk = Desk::new();
     let spare = provider(6);
     let fragments = vec![fragment(0, 1), fragment(77, 0)];
-    desk.add_job(Work::ReleaseClaims { provider: spare, fragments }, Timestamp(0)).unwrap();
+    desk.add_job(Work::ReleaseClaims { provider: spare, fragments, asked: Asked(1) }, Timestamp(0)).unwrap();
     desk.push_version(1);
     desk.set_holder(key(0, 1), Some(Holding { provider: spare, until: Timestamp(2_000_000) })).unwrap();
     let jobs = desk.take_jobs(10, 60).unwrap();
-    let kept = Work::ReleaseClaims { provider: spare, fragments: vec![fragment(77, 0)] };
+    let kept = Work::ReleaseClaims { provider: spare, fragments: vec![fragment(77, 0)], asked: Asked(1) };
     assert!(jobs.iter().any(|job| job.work == kept), "{jobs:?}");
-    let too_many = Work::ReleaseClaims { provider: spare, fragments: vec![fragment(0, 0); 1001] };
+    let too_many =
+        Work::ReleaseClaims { provider: spare, fragments: vec![fragment(0, 0); 1001], asked: Asked(1) };
     assert!(desk.add_job(too_many, Timestamp(0)).is_err());
 }

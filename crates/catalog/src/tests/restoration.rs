@@ -5,7 +5,7 @@ use crate::error::CatalogError;
 use crate::operations::Books;
 use crate::records::{Change, HeadRecord, NumberedList, Restoration, Work};
 use seedbank_formats::placement::SegmentPlacement;
-use seedbank_formats::{DatasetId, SegmentNumber, Timestamp};
+use seedbank_formats::{Asked, DatasetId, SegmentNumber, Timestamp};
 
 #[test]
 fn a_checkpoint_restores_a_dataset_in_parts() {
@@ -59,7 +59,8 @@ fn an_old_copy_forgets_its_content_when_a_newer_head_is_restored_and_goes_on_fro
     let (first_new, metadata) = (second.first_segment, SegmentNumber(second.first_segment.0 + 1));
     let push = old.push();
     old.record(&push, push.first_segment.0);
-    let release = Work::ReleaseClaims { provider: provider(0), fragments: vec![fragment(77, 0)] };
+    let release =
+        Work::ReleaseClaims { provider: provider(0), fragments: vec![fragment(77, 0)], asked: Asked(1) };
     old.add_job(release, Timestamp(0)).unwrap();
     // The newest head knows nothing of the first version, nor of its data.
     new.remove_version(DATASET, version(1, 1).id).unwrap();

@@ -19,7 +19,7 @@ use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
 use seedbank_protocol::routes::{Access, PENDING_SECONDS_MAX};
 use seedbank_protocol::store_exchange::{Slot, StoreFailed, StorePlan};
 use seedbank_stewardship::placement::{Candidate, Intake, Rules, Unmet, count_distinct, place};
-use seedbank_transport::ClaimOutcome;
+use seedbank_transport::{ClaimOutcome, asked_now};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -288,7 +288,7 @@ impl Maintenance {
         let action = ClaimAction::Renew(now.plus_seconds(CLAIM_SECONDS));
         match self.network.claims(&provider, &[ClaimRequest { fragment, action }]).await.ok()?.pop()? {
             ClaimOutcome::Renewed(receipt) => Some(receipt.until),
-            ClaimOutcome::Released | ClaimOutcome::Absent | ClaimOutcome::Rotten => None,
+            ClaimOutcome::Released | ClaimOutcome::Kept | ClaimOutcome::Absent | ClaimOutcome::Rotten => None,
         }
     }
 
@@ -298,7 +298,7 @@ impl Maintenance {
         fragment: FragmentId,
         now: Timestamp,
     ) -> Result<(), CompleteError> {
-        let work = Work::ReleaseClaims { provider, fragments: vec![fragment] };
+        let work = Work::ReleaseClaims { provider, fragments: vec![fragment], asked: asked_now() };
         self.ask::<_, CompleteError>(move |books| books.add_job(work, now).map(drop)).await
     }
 

@@ -81,7 +81,7 @@ impl Maintenance {
         self.check_all_newest().await.map_err(|error| error.to_string())
     }
 
-    async fn check_all_newest(&self) -> Result<(), BehindError> {
+    pub(super) async fn check_all_newest(&self) -> Result<(), BehindError> {
         let known = self.ask::<_, StepError>(|books| {
             let mut known = Vec::new();
             for dataset in books.datasets()? {
@@ -176,8 +176,8 @@ impl Maintenance {
 
     async fn perform(&self, job: &Job, now: Timestamp) -> End {
         match &job.work {
-            Work::ReleaseClaims { provider, fragments } => {
-                match self.network.release(provider, fragments).await {
+            Work::ReleaseClaims { provider, fragments, asked } => {
+                match self.network.release(provider, fragments, *asked).await {
                     Ok(()) => End::Done { fragments: 0 },
                     Err(_) if job.attempts >= RELEASE_ATTEMPTS_MAX => End::Done { fragments: 0 },
                     Err(error) => End::Failed { reason: error.to_string() },

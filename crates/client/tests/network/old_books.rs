@@ -12,7 +12,7 @@ use seedbank_client::progress::Silent;
 use seedbank_client::push::{Made, PushContext, PushError, push};
 use seedbank_client::recover::recover_dataset;
 use seedbank_formats::checkpoint::RefKind;
-use seedbank_formats::{FragmentId, Timestamp};
+use seedbank_formats::{Asked, FragmentId, Timestamp};
 use seedbank_testkit::ByteStream;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,10 @@ async fn nothing_is_written_or_given_up_from_old_books_and_recovery_brings_them_
     let known = world.holdings().remove(&provider).unwrap();
     let fragments: Vec<FragmentId> = held[&provider].difference(&known).copied().collect();
     assert!(!fragments.is_empty());
-    world.books.add_job(Work::ReleaseClaims { provider, fragments }, Timestamp(0)).unwrap();
+    world
+        .books
+        .add_job(Work::ReleaseClaims { provider, fragments, asked: Asked(u64::MAX) }, Timestamp(0))
+        .unwrap();
     let done = maintenance.work(world.now()).await.unwrap();
     assert!(done.failed > 0, "{done:?}");
     let released = maintenance.release().await.unwrap();

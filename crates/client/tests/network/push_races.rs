@@ -6,7 +6,7 @@ use seedbank_catalog::{Books, Request};
 use seedbank_client::network::wall_clock;
 use seedbank_client::progress::{Progress, Silent};
 use seedbank_client::push::{Made, PushOptions};
-use seedbank_formats::VersionId;
+use seedbank_formats::{Asked, VersionId};
 use seedbank_testkit::ByteStream;
 use std::fs;
 use std::path::Path;
@@ -120,7 +120,7 @@ async fn what_a_push_left_too_long_ago_is_sent_again() {
     let due = world.books.due_claims(None, world.now().plus_seconds(48 * 60 * 60), None, 1000).unwrap();
     let segment = due[0].key.segment;
     for claim in due.into_iter().filter(|claim| claim.key.segment == segment) {
-        world.network.release(&claim.holding.provider, &[claim.fragment]).await.unwrap();
+        world.network.release(&claim.holding.provider, &[claim.fragment], Asked(u64::MAX)).await.unwrap();
         let holding = Holding { until: soon, ..claim.holding };
         world.books.renew_claims(vec![RenewedClaim { key: claim.key, holding }]).unwrap();
     }

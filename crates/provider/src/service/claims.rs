@@ -1,16 +1,16 @@
 //! Renewing, releasing and listing a client's own claims.
 
-use super::{Admitted, Answer, Service, body_problem, now};
+use super::{Admitted, Answer, Service, asked, body_problem, now};
 use crate::authority;
 use crate::bounds::BLOCK_BYTES;
 use crate::gate::read_only;
-use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::messages::{
     ClaimAction, ClaimAnswer, ClaimRequest, ClaimResult, ClaimRow, ClaimState, MessageError, Problem,
     ProblemCode, SignedBytes, decode_claim_requests, encode_claim_answers, encode_claims_page,
 };
 use seedbank_protocol::routes::{JSON_BYTES_MAX, PENDING_SECONDS_MAX, RouteName};
-use seedbank_store::{ClaimError, ClaimInfo, Health, Renewal};
+use seedbank_store::{ClaimError, ClaimInfo, Health, Release, Renewal};
 
 /// A batch is in memory as bytes, as requests, as answers and as their bytes.
 const BATCH_MEMORY: usize = 3 * BLOCK_BYTES;
@@ -18,6 +18,7 @@ const BATCH_MEMORY: usize = 3 * BLOCK_BYTES;
 impl Service {
     pub(super) async fn post_claims(&self, mut admitted: Admitted) -> Answer {
         self.gate.pass(&self.store)?;
+        let asked = asked(&admitted.headers)?;
         let memory = self.buffers.take(&admitted.slot, BATCH_MEMORY).await?;
         let body = admitted.body.read_all(JSON_BYTES_MAX).await.map_err(|error| body_problem(&error))?;
         self.metrics.received(RouteName::PostClaims, body.len());
@@ -33,17 +34,18 @@ impl Service {
             }
         }
         let service = self.clone();
-        let answers = self.disk.run(move || service.change_claims(&peer, &requests, now)).await??;
+        let answers = self.disk.run(move || service.change_claims(&peer, &requests, asked, now)).await??;
         let json = encode_claim_answers(&answers);
         drop(memory);
         Ok(self.json(RouteName::PostClaims, json))
     }
 
-    /// Renews first, then releases: each is one commit.
+    /// Renews first, then releases: each is one commit. Who does not say when it asked means all that came before.
     fn change_claims(
         &self,
         client: &PublicKey,
         requests: &[ClaimRequest],
+        asked: Option<Asked>,
         now: Timestamp,
     ) -> Result<Vec<ClaimAnswer>, Problem> {
         let (mut renewals, mut releases) = (Vec::new(), Vec::new());
@@ -55,17 +57,29 @@ impl Service {
         }
         let renewed = match renewals.is_empty() {
             true => Vec::new(),
-            false => self.store.renew(client, &renewals).map_err(|error| self.claim_problem(error))?,
+            false => self
+                .store
+                .renew(client, &renewals, asked.unwrap_or(Asked(0)))
+                .map_err(|error| self.claim_problem(error))?,
         };
-        if !releases.is_empty() {
-            // Whether there was a claim makes no difference to whoever wants none.
-            self.store.release(client, &releases, now).map_err(|error| self.claim_problem(error))?;
-        }
-        let mut renewed = renewed.into_iter();
+        let released = match releases.is_empty() {
+            true => Vec::new(),
+            false => self
+                .store
+                .release(client, &releases, asked.unwrap_or(Asked(u64::MAX)), now)
+                .map_err(|error| self.claim_problem(error))?,
+        };
+        let (mut renewed, mut released) = (renewed.into_iter(), released.into_iter());
         let answers = requests.iter().map(|request| {
             let fragment = request.fragment;
             let result = match request.action {
-                ClaimAction::Release => ClaimResult::Released,
+                ClaimAction::Release => {
+                    match released.next().expect("the store answers every release, in order") {
+                        // Whether there was a claim makes no difference to whoever wants none.
+                        Release::Released | Release::Absent => ClaimResult::Released,
+                        Release::Kept => ClaimResult::Kept,
+                    }
+                }
                 ClaimAction::Renew(_) => {
                     match renewed.next().expect("the store answers every renewal, in order") {
                         Renewal::Renewed { length, until } => {

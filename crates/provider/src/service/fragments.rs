@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use seedbank_formats::receipt::{Answer as Word, Statement};
-use seedbank_formats::{FragmentId, PublicKey};
+use seedbank_formats::{Asked, FragmentId, PublicKey};
 use seedbank_protocol::messages::{Problem, ProblemCode};
 use seedbank_protocol::routes::{
     Access, HEADER_ACCESS, HEADER_UNTIL, RouteName, format_content_range, parse_authorization, parse_range,
@@ -54,7 +54,8 @@ impl Service {
         let length = body.length().unwrap_or(0);
         let block_bytes = usize::try_from(length).unwrap_or(usize::MAX).clamp(1, BLOCK_BYTES);
         let block = self.buffers.block(&slot, block_bytes, memory_in_store(length)).await?;
-        let claim = NewClaim { client: peer, until, access: store_access(access) };
+        let asked = super::asked(&headers)?.unwrap_or(Asked(0));
+        let claim = NewClaim { client: peer, until, access: store_access(access), asked };
         let store = self.store.clone();
         let begun = self.disk.run(move || store.begin_put(id, length, claim, now)).await?;
         let stored = match begun.map_err(|error| self.put_problem(error))? {

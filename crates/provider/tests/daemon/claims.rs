@@ -5,7 +5,7 @@ use seedbank_formats::FragmentId;
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest, ClaimState, ProblemCode};
 use seedbank_protocol::routes::Access;
 use seedbank_provider::CONFIG_FILE;
-use seedbank_transport::ClaimOutcome;
+use seedbank_transport::{ClaimOutcome, asked_now};
 
 fn renew(fragment: FragmentId, days: u64) -> ClaimRequest {
     ClaimRequest { fragment, action: ClaimAction::Renew(now().plus_seconds(days * 86_400)) }
@@ -95,4 +95,21 @@ async fn client_off_the_list_reads_and_releases_but_renews_no_more() {
     assert_eq!(refusal(renewed), ProblemCode::UnknownClient);
     client.client.claims(&client.peer, &[release(stored.0)]).await.unwrap();
     assert_eq!(refusal(client.get(&stored, None).await), ProblemCode::NotFound);
+}
+
+#[tokio::test]
+async fn release_that_was_decided_before_a_claim_was_made_keeps_it() {
+    let provider = start().await;
+    let client = provider.client();
+    let (put, renewed) = (fragment(1, 100), fragment(2, 100));
+    client.put(&put, Access::Owner).await.unwrap();
+    client.put(&renewed, Access::Owner).await.unwrap();
+    let decided = asked_now();
+    client.put(&put, Access::Owner).await.unwrap();
+    client.client.claims(&client.peer, &[renew(renewed.0, 60)]).await.unwrap();
+    let releases = [release(put.0), release(renewed.0), release(FragmentId([9; 32]))];
+    let outcomes = client.client.claims_as_of(&client.peer, &releases, decided).await.unwrap();
+    assert_eq!(outcomes, [ClaimOutcome::Kept, ClaimOutcome::Kept, ClaimOutcome::Released]);
+    let outcomes = client.client.claims(&client.peer, &releases).await.unwrap();
+    assert_eq!(outcomes, [ClaimOutcome::Released, ClaimOutcome::Released, ClaimOutcome::Released]);
 }

@@ -4,7 +4,7 @@ use crate::network::World;
 use seedbank_catalog::Books;
 use seedbank_client::maintain::{Compacted, Greeted, Refreshed};
 use seedbank_client::network::wall_clock;
-use seedbank_formats::PublicKey;
+use seedbank_formats::{Asked, PublicKey};
 use seedbank_testkit::TreeSpec;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ async fn what_a_provider_does_not_have_any_more_is_noticed_and_completed() {
     let claims = world.books.due_claims(None, wall_clock().plus_seconds(1 << 30), None, 10_000).unwrap();
     let fragments: Vec<_> =
         claims.iter().filter(|claim| claim.holding.provider == key).map(|claim| claim.fragment).collect();
-    world.network.release(&key, &fragments).await.unwrap();
+    world.network.release(&key, &fragments, Asked(u64::MAX)).await.unwrap();
 
     let later = wall_clock().plus_seconds(40 * 24 * 60 * 60);
     let renewed = world.maintenance().renew_claims(later).await.unwrap();

@@ -1,6 +1,6 @@
 //! The store's promises, on every disk alike.
 
-use super::{FOREVER, GRACE_S, NOW, STORE, bytes, claim, client, config, put, put_as};
+use super::{FOREVER, GRACE_S, LAST, NOW, STORE, bytes, claim, client, config, put, put_as};
 use crate::testing::MemDisk;
 use crate::{
     Access, Config, CreateError, Disk, Grant, Health, NewClaim, OpenError, PutError, PutHeadError, PutStart,
@@ -67,9 +67,9 @@ fn keeps_claims(store: &Store, small: FragmentId, large: FragmentId) {
     assert_eq!(store.access(&large, NOW).unwrap(), grants);
 
     let later = FOREVER.plus_seconds(5);
-    let renewed = store.renew(&client(1), &[(large, later), (FragmentId([9; 32]), later)]).unwrap();
+    let renewed = store.renew(&client(1), &[(large, later), (FragmentId([9; 32]), later)], LAST).unwrap();
     assert_eq!(renewed, [Renewal::Renewed { length: 100_000, until: later }, Renewal::Absent]);
-    let shorter = store.renew(&client(1), &[(large, NOW)]).unwrap();
+    let shorter = store.renew(&client(1), &[(large, NOW)], LAST).unwrap();
     assert_eq!(shorter, [Renewal::Renewed { length: 100_000, until: later }]);
 
     let first = store.claims(&client(1), None, 1);
@@ -81,7 +81,7 @@ fn keeps_claims(store: &Store, small: FragmentId, large: FragmentId) {
     assert_eq!(listed, expected);
 
     assert_eq!(
-        store.release(&client(1), &[large, large], NOW).unwrap(),
+        store.release(&client(1), &[large, large], LAST, NOW).unwrap(),
         [Release::Released, Release::Absent]
     );
     assert!(store.read(&large, 0..1).is_ok(), "the other client's claim holds it");

@@ -1,6 +1,6 @@
 //! Disks that fail, lie or rot.
 
-use super::{NOW, bytes, created, killed, open, put, try_open};
+use super::{LAST, NOW, bytes, created, killed, open, put, try_open};
 use crate::testing::{Effect, Fault, MemDisk, Operation};
 use crate::{
     Disk, HeadError, Health, Mode, OpenError, ProbeError, PutError, ReadError, Renewal, ScrubCursor,
@@ -32,7 +32,7 @@ fn failed_sync_is_never_repeated_or_acknowledged() {
         let Mode::ReadOnly { .. } = store.mode() else { panic!("{path}: still writes") };
         let syncs = disk.counters();
         assert!(matches!(put(&store, 1, &bytes(3, length)), Err(PutError::ReadOnly { .. })));
-        assert!(store.release(&super::client(1), &[FragmentId::of(&kept)], NOW).is_err());
+        assert!(store.release(&super::client(1), &[FragmentId::of(&kept)], LAST, NOW).is_err());
         assert_eq!(disk.counters().get(&operation), syncs.get(&operation), "{path} is synced again");
         assert_eq!(store.read(&FragmentId::of(&kept), 0..20_000).unwrap(), kept);
         // The disk lost what it failed to sync.
@@ -88,7 +88,7 @@ fn rotten_is_told_and_healed(store: &Store, disk: &MemDisk, data: &[u8]) {
     let id = FragmentId::of(data);
     assert!(matches!(store.read(&id, 0..1), Err(ReadError::Rotten(_))));
     assert_eq!(store.claims(&super::client(1), None, 9).claims[0].health, Health::Rotten);
-    assert_eq!(store.renew(&super::client(1), &[(id, super::FOREVER)]).unwrap(), [Renewal::Rotten]);
+    assert_eq!(store.renew(&super::client(1), &[(id, super::FOREVER)], LAST).unwrap(), [Renewal::Rotten]);
     assert_eq!(store.usage().unwrap().rotten_fragments, 1);
     put(store, 1, data).unwrap();
     assert_eq!(store.read(&id, 0..data.len() as u64).unwrap(), data);

@@ -1,6 +1,6 @@
 //! The bytes on the disk, against `testdata/store-vectors.txt`: a change of format must be a decision.
 
-use super::{NOW, bytes, created, open, put};
+use super::{LAST, NOW, bytes, created, open, put};
 use seedbank_formats::DatasetId;
 use std::fmt::Write;
 
@@ -20,7 +20,7 @@ fn the_bytes_are_those_of_the_vectors() {
     put(&store, 1, &bytes(1, 100)).unwrap();
     put(&store, 2, &bytes(2, 20_000)).unwrap();
     store.put_head(&DatasetId([7; 32]), 3, b"a head").unwrap();
-    store.release(&super::client(1), &[seedbank_formats::FragmentId::of(&bytes(1, 100))], NOW).unwrap();
+    store.release(&super::client(1), &[seedbank_formats::FragmentId::of(&bytes(1, 100))], LAST, NOW).unwrap();
     drop(store);
     let mut entries = seedbank_formats::codec::Writer::default();
     crate::entry::tests::every_kind().iter().for_each(|entry| entry.write(&mut entries));

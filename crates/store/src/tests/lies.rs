@@ -3,7 +3,7 @@
 //! What such a disk acknowledged may be gone. What must hold: nothing wrong is ever given out as proven, and a store that
 //! opens says of each fragment and head that it is here, rotten or absent, and is right.
 
-use super::{NOW, bytes, client, created, killed, open, put, try_open};
+use super::{LAST, NOW, bytes, client, created, killed, open, put, try_open};
 use crate::testing::{Effect, Fault, MemDisk, Operation, kept, lost};
 use crate::{HeadError, Health, OpenError, ReadError, ScrubCursor, SliceAnswer, Store};
 use seedbank_formats::{DatasetId, FragmentId, slice};
@@ -26,7 +26,7 @@ fn history(store: &Store) {
         let sequence = number as u64 + 1;
         let _noticed = store.put_head(&DATASET, sequence, &bytes(100 + sequence, 300));
     }
-    let _noticed = store.release(&client(1), &[FragmentId::of(&contents()[0])], NOW);
+    let _noticed = store.release(&client(1), &[FragmentId::of(&contents()[0])], LAST, NOW);
 }
 
 /// Nothing wrong is given out, before and after a scrub; gives how many fragments are said to be rotten.

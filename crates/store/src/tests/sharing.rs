@@ -100,7 +100,7 @@ fn readers_are_undisturbed_by_compaction() {
             });
         }
         for batch in ids.chunks(3) {
-            store.release(&super::client(1), &batch[..2], super::NOW).unwrap();
+            store.release(&super::client(1), &batch[..2], super::LAST, super::NOW).unwrap();
             store.collect(super::NOW.plus_seconds(super::GRACE_S), 1 << 20).unwrap();
         }
         done.store(true, Ordering::SeqCst);

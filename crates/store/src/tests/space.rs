@@ -1,6 +1,6 @@
 //! Quotas, capacity and full disks.
 
-use super::{NOW, STORE, bytes, claim, client, config, created, killed, open, put, put_as};
+use super::{LAST, NOW, STORE, bytes, claim, client, config, created, killed, open, put, put_as};
 use crate::testing::{MemDisk, MemDiskOptions};
 use crate::{Config, Disk, NewClaim, PutError, PutHeadError, PutStart, Store};
 use seedbank_formats::{DatasetId, FragmentId, Timestamp};
@@ -28,7 +28,7 @@ fn quotas_hold_for_stored_and_arriving_fragments() {
     // Small fragments count as 4 KiB: a quota bounds the index too.
     put(&store, 1, &bytes(4, 10)).unwrap();
     assert_eq!(store.client_usage(&client(1)).charged_bytes, 14_096);
-    store.release(&client(1), &[FragmentId::of(&bytes(4, 10))], NOW).unwrap();
+    store.release(&client(1), &[FragmentId::of(&bytes(4, 10))], LAST, NOW).unwrap();
     assert_eq!(store.client_usage(&client(1)).charged_bytes, 10_000);
 }
 
@@ -39,7 +39,7 @@ fn first_claim_is_pending_and_a_renewal_confirms_it() {
     let stored = put(&store, 1, &bytes(1, 100)).unwrap();
     assert_eq!(stored.until, NOW.plus_seconds(100));
     let confirmed = NOW.plus_seconds(5000);
-    store.renew(&client(1), &[(stored.id, confirmed)]).unwrap();
+    store.renew(&client(1), &[(stored.id, confirmed)], LAST).unwrap();
     // Putting it again never shortens what was confirmed.
     assert_eq!(put(&store, 1, &bytes(1, 100)).unwrap().until, confirmed);
     let brief = NewClaim { until: Timestamp(NOW.0 + 5), ..claim(2) };
@@ -86,7 +86,7 @@ fn full_store_takes_again_after_a_release(store: &Store, length: usize) {
     store.probe().unwrap();
     // The grace time is far from over, but space is short.
     let released = [ids[1], ids[3], ids[4]];
-    store.release(&client(1), &released, NOW).unwrap();
+    store.release(&client(1), &released, LAST, NOW).unwrap();
     let collected = store.collect(NOW, 1 << 30).unwrap();
     assert!(collected.fragments > 0);
     put(store, 1, &bytes(1, length)).unwrap();
@@ -133,7 +133,7 @@ fn disk_that_others_filled_takes_releases_and_recovers() {
     assert_eq!(arriving.finish(NOW), Err(PutError::Full));
     assert_eq!(store.read(&id, 0..20_000).unwrap(), data);
     // The ballast makes room for the journal.
-    store.release(&client(1), &[id], NOW).unwrap();
+    store.release(&client(1), &[id], LAST, NOW).unwrap();
     assert_eq!(put(&store, 1, &bytes(3, 100)), Err(PutError::Full));
 
     disk.remove("foreign").unwrap();
@@ -150,10 +150,10 @@ fn changes_refused_by_a_full_disk_are_kept_in_order_and_written_later() {
     let ids = (0..3).map(|seed| put(&store, 1, &bytes(seed, 500)).unwrap().id).collect::<Vec<_>>();
     let foreign = disk.create("foreign").unwrap();
     foreign.write_at(0, &vec![1; usize::try_from(disk.free_space().unwrap()).unwrap()]).unwrap();
-    assert!(store.release(&client(1), &ids[..1], NOW).is_err());
-    assert!(store.release(&client(1), &ids[1..2], NOW).is_err());
+    assert!(store.release(&client(1), &ids[..1], LAST, NOW).is_err());
+    assert!(store.release(&client(1), &ids[1..2], LAST, NOW).is_err());
     disk.remove("foreign").unwrap();
-    store.release(&client(1), &ids[2..], NOW).unwrap();
+    store.release(&client(1), &ids[2..], LAST, NOW).unwrap();
     drop(store);
     let store = open(&killed(&disk));
     assert_eq!(store.usage().unwrap().trash_fragments, 3);
@@ -175,7 +175,7 @@ fn volumes_below_half_are_rewritten_within_the_budget() {
     store.put_head(&DatasetId([1; 32]), 1, b"a head").unwrap();
     let volumes = store.usage().unwrap().volumes;
     let released = ids.iter().enumerate().filter(|(index, _)| index % 3 != 0).map(|(_, id)| *id);
-    store.release(&client(1), &released.collect::<Vec<_>>(), NOW).unwrap();
+    store.release(&client(1), &released.collect::<Vec<_>>(), LAST, NOW).unwrap();
     let over = NOW.plus_seconds(super::GRACE_S);
     let mut rounds = 0;
     while store.collect(over, 10_000).unwrap().more {
@@ -197,7 +197,7 @@ fn the_journal_stays_small_while_claims_come_and_go() {
     let store = open(&disk);
     for round in 0..200 {
         let stored = put_as(&store, claim(1), &bytes(1, 100), NOW).unwrap();
-        store.release(&client(1), &[stored.id], NOW.plus_seconds(round)).unwrap();
+        store.release(&client(1), &[stored.id], LAST, NOW.plus_seconds(round)).unwrap();
     }
     assert!(store.usage().unwrap().journal_bytes < 6000, "{:?}", store.usage());
 }

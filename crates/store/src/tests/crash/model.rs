@@ -3,7 +3,7 @@
 use crate::testing::Dice;
 use crate::tests::{GRACE_S, NOW, bytes, client, put_as};
 use crate::{Access, Health, NewClaim, PutHeadError, Release, Renewal, ScrubCursor, SliceAnswer, Store};
-use seedbank_formats::{DatasetId, FragmentId, Timestamp, slice};
+use seedbank_formats::{Asked, DatasetId, FragmentId, Timestamp, slice};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,8 +72,18 @@ impl Model {
         }
     }
 
+    /// Time passes with every step.
+    fn asked(&self) -> Asked {
+        Asked(self.now.0)
+    }
+
     pub(super) fn put(&mut self, store: &Store, tag: u8, id: FragmentId, until: Timestamp) -> Result<(), ()> {
-        let claim = NewClaim { client: client(tag), until, access: Access::Reader(client(tag + 100)) };
+        let claim = NewClaim {
+            client: client(tag),
+            until,
+            access: Access::Reader(client(tag + 100)),
+            asked: self.asked(),
+        };
         match put_as(store, claim, &self.contents[&id], self.now) {
             Ok(stored) => {
                 self.claims.insert((tag, id), Truth::Held { until: stored.until });
@@ -91,7 +101,7 @@ impl Model {
     }
 
     pub(super) fn release(&mut self, store: &Store, tag: u8, id: FragmentId) -> Result<(), ()> {
-        let answer = store.release(&client(tag), &[id], self.now);
+        let answer = store.release(&client(tag), &[id], self.asked(), self.now);
         let truth = self.claims.entry((tag, id)).or_insert(Truth::Gone);
         let held = matches!(truth, Truth::Held { .. });
         match answer.as_deref() {
@@ -114,7 +124,7 @@ impl Model {
         id: FragmentId,
         until: Timestamp,
     ) -> Result<(), ()> {
-        match store.renew(&client(tag), &[(id, until)]).map_err(drop)?[..] {
+        match store.renew(&client(tag), &[(id, until)], self.asked()).map_err(drop)?[..] {
             [Renewal::Renewed { until, .. }] => {
                 self.claims.insert((tag, id), Truth::Held { until });
             }

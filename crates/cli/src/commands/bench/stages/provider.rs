@@ -7,7 +7,7 @@ use crate::commands::bench::references::Reference;
 use crate::commands::bench::timing::{PIECE_BYTES, best};
 use anyhow::{Context, bail};
 use seedbank_client::network::wall_clock;
-use seedbank_formats::{FragmentId, PublicKey};
+use seedbank_formats::{Asked, FragmentId, PublicKey};
 use seedbank_store::{Access, Config, NewClaim, PutStart, RealDisk, Store, StoreId};
 use seedbank_transport::bench::{Flow, Transport, ends};
 use std::hint::black_box;
@@ -104,7 +104,8 @@ async fn store(folder: &Path) -> anyhow::Result<(f64, f64)> {
 }
 
 fn put_one(store: &Store, id: FragmentId, bytes: &[u8]) -> anyhow::Result<()> {
-    let claim = NewClaim { client: CLIENT, until: wall_clock().plus_seconds(3600), access: Access::Owner };
+    let until = wall_clock().plus_seconds(3600);
+    let claim = NewClaim { client: CLIENT, until, access: Access::Owner, asked: Asked(0) };
     match store.begin_put(id, bytes.len() as u64, claim, wall_clock())? {
         PutStart::Held(_) => bail!("a new fragment is said to be held"),
         PutStart::Receive(mut put) => {
