@@ -11,6 +11,7 @@ mod complete;
 mod heads;
 mod jobs;
 mod marks;
+mod orphans;
 mod proven;
 mod providers;
 mod refresh;
@@ -20,6 +21,7 @@ pub use collect::{CollectError, Collection};
 pub use compact::{CompactError, Compacted};
 pub use complete::{CompleteError, Completed};
 pub use jobs::JobsDone;
+pub use orphans::{CompareError, Compared};
 pub use providers::Greeted;
 pub use refresh::{RefreshError, Refreshed};
 

@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) fragments_completed: Counter,
     /// Claims that last longer now.
     pub(crate) claims_renewed: Counter,
+    pub(crate) claims_compared: Counter,
+    pub(crate) claims_orphaned: Counter,
     /// Fragments that their holders did not have any more.
     pub(crate) fragments_lost: Counter,
     /// Jobs that were done.
@@ -79,6 +81,8 @@ impl Metrics {
             requests: Counter::default(),
             fragments_completed: Counter::default(),
             claims_renewed: Counter::default(),
+            claims_compared: Counter::default(),
+            claims_orphaned: Counter::default(),
             fragments_lost: Counter::default(),
             jobs_done: Counter::default(),
             jobs_failed: Counter::default(),
@@ -115,6 +119,16 @@ impl Metrics {
             ("requests", "Requests to the books that were done for other processes", &self.requests),
             ("fragments_completed", "Fragments that found a holder", &self.fragments_completed),
             ("claims_renewed", "Claims renewed", &self.claims_renewed),
+            (
+                "claims_compared",
+                "Claims that providers listed and the books were asked about",
+                &self.claims_compared,
+            ),
+            (
+                "claims_orphaned",
+                "Claims that no book knew, and that were left to be released",
+                &self.claims_orphaned,
+            ),
             ("fragments_lost", "Fragments that their holders did not have any more", &self.fragments_lost),
             ("jobs_done", "Jobs done", &self.jobs_done),
             ("jobs_failed", "Jobs that failed and will be tried again", &self.jobs_failed),

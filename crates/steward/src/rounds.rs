@@ -36,6 +36,9 @@ pub struct Pacing {
     pub complete: Duration,
     /// The sweep over claims in their second half.
     pub renew: Duration,
+    /// The comparison of a few pages of each provider's list of our claims with the books. Each list is gone through
+    /// about once a day.
+    pub compare: Duration,
     /// The sweep over heads that too few providers have.
     pub publish: Duration,
     /// The look for heads by which readers without the books would go wrong, since fragments have moved. Each that is
@@ -53,6 +56,7 @@ impl Default for Pacing {
             work: Duration::from_secs(5),
             complete: Duration::from_secs(5 * 60),
             renew: Duration::from_secs(10 * 60),
+            compare: Duration::from_secs(10 * 60),
             publish: Duration::from_secs(10 * 60),
             refresh: Duration::from_secs(2 * 60),
             collect: Duration::from_secs(60),
@@ -67,14 +71,23 @@ pub(crate) enum Step {
     Work,
     Complete,
     Renew,
+    Compare,
     Publish,
     Refresh,
     Collect,
 }
 
 impl Step {
-    pub(crate) const ALL: [Step; 7] =
-        [Step::Greet, Step::Work, Step::Complete, Step::Renew, Step::Publish, Step::Refresh, Step::Collect];
+    pub(crate) const ALL: [Step; 8] = [
+        Step::Greet,
+        Step::Work,
+        Step::Complete,
+        Step::Renew,
+        Step::Compare,
+        Step::Publish,
+        Step::Refresh,
+        Step::Collect,
+    ];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -82,6 +95,7 @@ impl Step {
             Step::Work => "work",
             Step::Complete => "complete",
             Step::Renew => "renew",
+            Step::Compare => "compare",
             Step::Publish => "publish",
             Step::Refresh => "refresh",
             Step::Collect => "collect",
@@ -94,6 +108,7 @@ impl Step {
             Step::Work => pacing.work,
             Step::Complete => pacing.complete,
             Step::Renew => pacing.renew,
+            Step::Compare => pacing.compare,
             Step::Publish => pacing.publish,
             Step::Refresh => pacing.refresh,
             Step::Collect => pacing.collect,
@@ -204,9 +219,12 @@ impl Rounds {
             match step {
                 Step::Work => self.work.notified().await,
                 Step::Collect => self.collect.notified().await,
-                Step::Greet | Step::Complete | Step::Renew | Step::Publish | Step::Refresh => {
-                    std::future::pending().await
-                }
+                Step::Greet
+                | Step::Complete
+                | Step::Renew
+                | Step::Compare
+                | Step::Publish
+                | Step::Refresh => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -245,6 +263,15 @@ impl Rounds {
                 self.metrics.claims_renewed.inc_by(renewed.renewed);
                 self.metrics.fragments_lost.inc_by(renewed.lost);
                 if renewed.lost > 0 {
+                    self.work.notify_one();
+                }
+                Ok(More::Later)
+            }
+            Step::Compare => {
+                let compared = maintenance.compare_claims(now).await?;
+                self.metrics.claims_compared.inc_by(compared.claims);
+                self.metrics.claims_orphaned.inc_by(compared.orphans);
+                if compared.orphans > 0 {
                     self.work.notify_one();
                 }
                 Ok(More::Later)

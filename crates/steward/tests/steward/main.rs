@@ -4,4 +4,5 @@
 
 mod daemon;
 mod network;
+mod orphans;
 mod upkeep;

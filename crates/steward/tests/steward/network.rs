@@ -1,5 +1,6 @@
 //! An owner and a few providers in this process, over real sockets.
 
+use bytes::Bytes;
 use seedbank_catalog::records::{Dataset, ProviderProfile};
 use seedbank_catalog::{Books, Catalog, Local};
 use seedbank_client::SharedBooks;
@@ -18,9 +19,11 @@ use seedbank_formats::head::Head;
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, SigningKey, dataset_id};
 use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
-use seedbank_formats::{PublicKey, VersionId};
+use seedbank_formats::{FragmentId, PublicKey, Timestamp, VersionId};
+use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
+use seedbank_protocol::routes::Access;
 use seedbank_provider::{ByteSize, InitOptions, RunError, RunOptions, Serving, init, run};
-use seedbank_transport::{ClientLimits, Identity, ProviderClient, TcpDial};
+use seedbank_transport::{ClientLimits, Identity, PeerAddress, ProviderClient, TcpDial};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +35,24 @@ const SALT: [u8; 32] = [5; 32];
 
 fn owner() -> SigningKey {
     SigningKey::from_seed([1; 32])
+}
+
+/// A dataset of the owner, and its keys.
+fn dataset(name: &str, salt: [u8; 32], policy: &Policy) -> (Dataset, DatasetKeys) {
+    let id = dataset_id(&owner().public(), &salt);
+    let secrets = BTreeMap::from([(KeyEpoch(0), DatasetSecret::new([9; 32]))]);
+    let keys = DatasetKeys::new(id, owner().public(), salt, Visibility::Private, secrets).unwrap();
+    let dataset = Dataset {
+        id,
+        name: name.to_owned(),
+        salt,
+        owner: owner().public(),
+        epoch: KeyEpoch(0),
+        public: false,
+        policy: serde_json::to_vec(policy).unwrap(),
+        created: wall_clock(),
+    };
+    (dataset, keys)
 }
 
 /// A running provider.
@@ -87,20 +108,8 @@ impl World {
         let network =
             Arc::new(Network::new(ProviderClient::new(&identity, TcpDial, ClientLimits::default())));
 
-        let id = dataset_id(&owner().public(), &SALT);
-        let secrets = BTreeMap::from([(KeyEpoch(0), DatasetSecret::new([9; 32]))]);
-        let keys = DatasetKeys::new(id, owner().public(), SALT, Visibility::Private, secrets).unwrap();
         let policy = Policy { scheme: Some(Scheme::new(2, 4).unwrap()), ..Policy::default() };
-        let dataset = Dataset {
-            id,
-            name: "birds".to_owned(),
-            salt: SALT,
-            owner: owner().public(),
-            epoch: KeyEpoch(0),
-            public: false,
-            policy: serde_json::to_vec(&policy).unwrap(),
-            created: wall_clock(),
-        };
+        let (dataset, keys) = dataset("birds", SALT, &policy);
         books.create_dataset(dataset.clone()).unwrap();
         let mut world = World { folder, providers: Vec::new(), books, network, keys, dataset, policy };
         for nth in 0..count {
@@ -156,12 +165,54 @@ impl World {
     }
 
     pub(crate) async fn push(&self, source: &Path) -> PushReport {
+        self.push_to(&self.dataset, &self.keys, source).await
+    }
+
+    /// Pushes to another dataset of the same owner, which is made for it.
+    pub(crate) async fn push_elsewhere(&self, source: &Path) -> PushReport {
+        let (dataset, keys) = dataset("fish", [6; 32], &self.policy);
+        self.books.create_dataset(dataset.clone()).unwrap();
+        self.push_to(&dataset, &keys, source).await
+    }
+
+    /// Puts a fragment that no book knows, and makes its claim a lasting one if `renewed` says until when.
+    pub(crate) async fn leave_orphan(&self, provider: PublicKey, bytes: &[u8], renewed: Option<Timestamp>) {
+        let client = ProviderClient::new(&Identity::new(&owner()), TcpDial, ClientLimits::default());
+        let known = self.books.providers().unwrap().into_iter();
+        let known = known.map(|known| known.profile).find(|profile| profile.key == provider).unwrap();
+        let peer = PeerAddress { key: provider, address: known.address };
+        let (fragment, tomorrow) = (FragmentId::of(bytes), wall_clock().plus_seconds(80_000));
+        let bytes = Bytes::copy_from_slice(bytes);
+        client.put_fragment(&peer, fragment, bytes, tomorrow, Access::Owner).await.unwrap();
+        if let Some(until) = renewed {
+            let action = ClaimAction::Renew(until);
+            client.claims(&peer, &[ClaimRequest { fragment, action }]).await.unwrap();
+        }
+    }
+
+    /// Every claim that a provider lists.
+    pub(crate) async fn claims(&self, provider: PublicKey) -> BTreeSet<FragmentId> {
+        let page = self.network.list_claims(&provider, None, 1000).await.unwrap();
+        page.iter().map(|claim| claim.fragment).collect()
+    }
+
+    /// Gives a provider a newer head than the books have, as another home of the same owner would.
+    pub(crate) async fn publish_from_elsewhere(&self) {
+        let known = self.books.head(self.keys.id).unwrap().unwrap();
+        let head = Head::check(&known.bytes).unwrap();
+        let keys = self.keys.seal_keys(head.epoch()).unwrap();
+        let body = head.open(keys).unwrap();
+        let newer = Head::sign(&body, keys, &owner(), &SALT, known.sequence + 1, wall_clock()).unwrap();
+        self.network.put_head(&self.providers[0].key, self.keys.id, Bytes::from(newer)).await.unwrap();
+    }
+
+    async fn push_to(&self, dataset: &Dataset, keys: &DatasetKeys, source: &Path) -> PushReport {
         let context = PushContext {
             books: Arc::clone(&self.books),
             network: Arc::clone(&self.network),
             owner: owner(),
-            keys: self.keys.clone(),
-            dataset: self.dataset.clone(),
+            keys: keys.clone(),
+            dataset: dataset.clone(),
             policy: self.policy.clone(),
             index_dir: self.folder.path().join("index"),
             cache_dir: self.folder.path().join("cache"),
