@@ -1,9 +1,10 @@
 //! Disks that neither answer nor fail.
 
-use super::{NOW, bytes, claim, client, created, open, put};
+use super::{NOW, bytes, claim, client, config, created, open, put};
 use crate::testing::{MemDisk, Operation};
-use crate::{Mode, PutError, PutStart, Store};
-use seedbank_formats::FragmentId;
+use crate::{Config, Mode, PutError, PutStart, Store};
+use seedbank_formats::{DatasetId, FragmentId};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -100,4 +101,30 @@ fn all_goes_on_when_the_disk_answers_again() {
         store.begin_put(FragmentId::of(&bytes(1, 500)), 500, claim(1), NOW),
         Ok(PutStart::Held(_))
     ));
+}
+
+/// A head took another's place, and only memory knows: the old one may be all that is left after a power failure.
+#[test]
+fn a_volume_goes_only_once_it_is_durable_that_nothing_in_it_is_needed() {
+    let (disk, dataset) = (created(), DatasetId([7; 32]));
+    // A volume of its own for each record.
+    let config = Config { volume_bytes: 1, ..config() };
+    let store = Store::open(Arc::new(disk.clone()), config).unwrap();
+    store.put_head(&dataset, 1, &bytes(1, 500)).unwrap();
+    let before = disk.files();
+    disk.hold(&[Operation::Sync]);
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| store.put_head(&dataset, 2, &bytes(2, 500)));
+        wait_for_callers(&disk, 1);
+        let (told, collected) = channel();
+        let collecting = &store;
+        scope.spawn(move || told.send(collecting.collect(NOW, 0)));
+        let early = collected.recv_timeout(Duration::from_millis(300));
+        let files = disk.files();
+        disk.release();
+        assert!(early.is_err(), "collected while the new head is not durable");
+        assert!(before.iter().all(|file| files.contains(file)), "{before:?} became {files:?}");
+        putting.join().unwrap().unwrap();
+        assert_eq!(collected.recv().unwrap().unwrap().volumes, 1);
+    });
 }
