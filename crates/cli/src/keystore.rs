@@ -368,6 +368,20 @@ mod tests {
     }
 
     #[test]
+    fn no_secret_is_shown_by_what_holds_it() {
+        let phrase = Phrase::from_entropy(&[0x5a; 32]);
+        let words = phrase.words();
+        let passphrase = Passphrase::new(Zeroizing::new(b"horse".to_vec())).unwrap();
+        let key = foreign_key(1, &[65, 66]);
+        let ring = super::KeyRing::new(&phrase, BTreeMap::from([(key.dataset(), key.clone())]));
+        let shown = format!("{phrase:?} {passphrase:?} {key:?} {ring:?}");
+        let first = words.split(' ').next().unwrap();
+        for secret in [first, "horse", "5a5a", "90, 90", "4141", "65, 65", "4242", "66, 66"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+    }
+
+    #[test]
     fn keys_come_back_with_the_right_passphrase_only() {
         let folder = tempfile::tempdir().unwrap();
         let store = protected_store(&folder);

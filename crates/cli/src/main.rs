@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
+    leave_no_core_file();
     let cli = Cli::parse();
     match run(cli) {
         Ok(exit) => exit.into(),
@@ -35,6 +36,13 @@ fn main() -> ExitCode {
             exit::of(&error).into()
         }
     }
+}
+
+/// Keys are in memory, and a core file would put them on a disk. Children inherit the limit.
+fn leave_no_core_file() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    // Lowering a limit is everybody's right; where it is refused all the same, the limit was somebody's choice.
+    let _refused = rustix::process::setrlimit(rustix::process::Resource::Core, none);
 }
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {

@@ -75,6 +75,13 @@ impl Writer {
         writer
     }
 
+    /// Nothing yet, and room for so many bytes. What is secret is written into enough room: a buffer that grows leaves
+    /// copies behind that nobody wipes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Writer {
+        Writer { bytes: Vec::with_capacity(bytes) }
+    }
+
     /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.bytes.push(value);

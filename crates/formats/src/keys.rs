@@ -92,17 +92,53 @@ impl std::fmt::Debug for SigningKey {
 #[error("the signature does not fit")]
 pub struct WrongSignature;
 
+/// The points of small order (Ed25519 has eight), as the y coordinates that encode them with the sign bit cleared: 0, 1,
+/// two of order eight, -1, and 0 and 1 once more, not reduced. For a key among them anybody makes signatures that fit.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    point(0x01, 0x00, 0x00),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5,
+        0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a,
+        0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    point(0xec, 0xff, 0x7f),
+    point(0xed, 0xff, 0x7f),
+    point(0xee, 0xff, 0x7f),
+];
+
+const fn point(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [middle; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
 impl PublicKey {
+    /// Whether no secret belongs to this key, so that anybody can sign for it.
+    #[must_use]
+    pub fn is_anybodys(&self) -> bool {
+        let mut y = self.0;
+        y[31] &= 0x7f;
+        SMALL_ORDER.contains(&y)
+    }
+
     /// Checks a signature made for `domain` over `message`.
     ///
     /// # Errors
-    /// [`WrongSignature`] when it does not fit.
+    /// [`WrongSignature`] when it does not fit, or the key is one for which anybody can sign.
     pub fn verify(
         &self,
         domain: SignatureDomain,
         message: &[u8],
         signature: &Signature,
     ) -> Result<(), WrongSignature> {
+        if self.is_anybodys() {
+            return Err(WrongSignature);
+        }
         let tagged = [domain.tag(), message].concat();
         UnparsedPublicKey::new(&ED25519, &self.0).verify(&tagged, &signature.0).map_err(|_| WrongSignature)
     }
@@ -245,20 +281,106 @@ impl PublicKey {
 
 #[cfg(test)]
 mod tests {
-    use super::{DatasetSecret, SignatureDomain, SigningKey, WrongSignature};
+    use super::{
+        DatasetSecret, KeyEpoch, SMALL_ORDER, SealKeys, SignatureDomain, SigningKey, WrongSignature,
+    };
+    use crate::ids::{DatasetId, PublicKey, Signature};
+    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+
+    const DOMAINS: [SignatureDomain; 5] = [
+        SignatureDomain::Version,
+        SignatureDomain::Head,
+        SignatureDomain::Receipt,
+        SignatureDomain::ReaderToken,
+        SignatureDomain::Statement,
+    ];
+
+    /// What a TLS 1.3 peer signs begins like this (RFC 8446, 4.4.3), for a server and for a client.
+    fn handshakes() -> [Vec<u8>; 2] {
+        ["server", "client"]
+            .map(|side| [&[0x20; 64][..], format!("TLS 1.3, {side} CertificateVerify\0").as_bytes()].concat())
+    }
 
     #[test]
-    fn signature_for_one_purpose_is_refused_for_another() {
+    fn signature_for_one_purpose_is_refused_for_every_other() {
+        let key = SigningKey::from_seed([7; 32]);
+        for made_for in DOMAINS {
+            let signature = key.sign(made_for, b"held");
+            for shown_for in DOMAINS {
+                let expected = if made_for == shown_for { Ok(()) } else { Err(WrongSignature) };
+                assert_eq!(key.public().verify(shown_for, b"held", &signature), expected);
+            }
+            assert_eq!(key.public().verify(made_for, b"hold", &signature), Err(WrongSignature));
+        }
+    }
+
+    /// No message can move the border between tag and message: what is signed for one purpose is never, as a whole, what
+    /// is signed for another, nor a handshake's.
+    #[test]
+    fn no_tag_begins_another_or_a_handshake() {
+        let mut tags: Vec<Vec<u8>> = DOMAINS.iter().map(|domain| domain.tag().to_vec()).collect();
+        tags.extend(handshakes());
+        for (at, tag) in tags.iter().enumerate() {
+            let begins = |(other_at, other): (usize, &Vec<u8>)| other_at != at && other.starts_with(tag);
+            assert!(!tags.iter().enumerate().any(begins), "{}", tag.escape_ascii());
+        }
+    }
+
+    /// The group's order, little-endian. `S` and `S + L` sign alike by the equation alone.
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+
+    #[test]
+    fn changed_signatures_are_refused_and_so_is_a_second_form_of_a_right_one() {
         let key = SigningKey::from_seed([7; 32]);
         let signature = key.sign(SignatureDomain::Receipt, b"held");
-        assert_eq!(key.public().verify(SignatureDomain::Receipt, b"held", &signature), Ok(()));
-        assert_eq!(key.public().verify(SignatureDomain::Head, b"held", &signature), Err(WrongSignature));
-        assert_eq!(key.public().verify(SignatureDomain::Receipt, b"hold", &signature), Err(WrongSignature));
+        let verify =
+            |signature: &Signature| key.public().verify(SignatureDomain::Receipt, b"held", signature);
+        assert_eq!(verify(&signature), Ok(()));
+        for bit in 0..512 {
+            let mut flipped = signature;
+            flipped.0[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(verify(&flipped), Err(WrongSignature), "bit {bit}");
+        }
+        let (mut second, mut carry) = (signature, 0);
+        for (byte, order) in second.0[32..].iter_mut().zip(L) {
+            let sum = u16::from(*byte) + u16::from(order) + carry;
+            [*byte, _] = sum.to_le_bytes();
+            carry = sum >> 8;
+        }
+        assert_eq!(carry, 0, "S + L has 32 bytes");
+        assert_eq!(verify(&second), Err(WrongSignature));
+    }
+
+    #[test]
+    fn keys_that_anybody_can_sign_for_are_refused() {
+        // R is the neutral point and S is 0: right for the neutral point as the key, whatever the message.
+        let mut forged = Signature([0; 64]);
+        forged.0[0] = 1;
+        let neutral = PublicKey(SMALL_ORDER[1]);
+        assert!(UnparsedPublicKey::new(&ED25519, &neutral.0).verify(b"anything", &forged.0).is_ok());
+        for (y, sign) in SMALL_ORDER.iter().flat_map(|y| [(y, 0), (y, 0x80)]) {
+            let mut key = PublicKey(*y);
+            key.0[31] |= sign;
+            assert!(key.is_anybodys());
+            for message in [&b"anything"[..], b"at", b"all"] {
+                assert_eq!(key.verify(SignatureDomain::Receipt, message, &forged), Err(WrongSignature));
+            }
+        }
+        assert!(!SigningKey::from_seed([7; 32]).public().is_anybodys());
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let shown = format!("{:?} {:?}", DatasetSecret::new([0x41; 32]), SigningKey::from_seed([0x42; 32]));
-        assert!(!shown.contains("4141") && !shown.contains("4242") && !shown.contains("65, 65"));
+        let secret = DatasetSecret::new([0x41; 32]);
+        let keys = SealKeys::new(DatasetId([1; 32]), KeyEpoch(0), &secret);
+        let shown = format!("{secret:?} {:?} {keys:?}", SigningKey::from_seed([0x42; 32]));
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        for secret in [[0x41; 32], [0x42; 32], keys.chunk, keys.nonce, keys.part] {
+            let decimal = format!("{}, {}, {}", secret[0], secret[1], secret[2]);
+            assert!(!shown.contains(&hex(&secret[..4])) && !shown.contains(&decimal), "{shown}");
+        }
     }
 }

@@ -41,10 +41,10 @@ pub(crate) fn spki(key: &PublicKey) -> Vec<u8> {
     [&SPKI_PREFIX[..], key.as_bytes()].concat()
 }
 
-/// The Ed25519 key in what a peer showed in place of a certificate, if it is one.
+/// The Ed25519 key in what a peer showed in place of a certificate, if it is one, and one that proves somebody.
 fn key_of_spki(spki: &[u8]) -> Option<PublicKey> {
-    let key = spki.strip_prefix(&SPKI_PREFIX)?;
-    Some(PublicKey(key.try_into().ok()?))
+    let key = PublicKey(spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok()?);
+    (!key.is_anybodys()).then_some(key)
 }
 
 /// The key that the other end of a finished handshake proved.
@@ -213,6 +213,7 @@ mod tests {
         assert_eq!(key_of_spki(&shown), Some(key));
         assert_eq!(key_of_spki(&shown[..43]), None);
         assert_eq!(key_of_spki(&[&shown[..], &[0]].concat()), None);
+        assert_eq!(key_of_spki(&spki(&PublicKey([0; 32]))), None, "anybody proves this key");
         let mut x25519 = shown;
         x25519[8] = 0x6e;
         assert_eq!(key_of_spki(&x25519), None);

@@ -172,7 +172,9 @@ impl DatasetKey {
 
     /// Canonical bytes, without a checksum: whatever holds them has its own.
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut writer = Writer::format(MAGIC, VERSION);
+        let mut writer = Writer::with_capacity(KEY_BYTES_MAX + CHECKSUM_BYTES);
+        writer.raw(MAGIC);
+        writer.u8(VERSION);
         writer.raw(self.owner.as_bytes());
         writer.raw(&self.salt);
         writer.len(self.secrets.len());
@@ -248,9 +250,13 @@ impl DatasetKey {
         if !odd.is_empty() || pairs.len() > KEY_BYTES_MAX + CHECKSUM_BYTES {
             return Err(DatasetKeyError::Damaged);
         }
-        let bytes: Option<Vec<u8>> =
-            pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-        let bytes = Zeroizing::new(bytes.ok_or(DatasetKeyError::Damaged)?);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(pairs.len()));
+        for [high, low] in pairs {
+            let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
+                return Err(DatasetKeyError::Damaged);
+            };
+            bytes.push(high << 4 | low);
+        }
         let (body, found) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(DatasetKeyError::Damaged)?;
         if *found != checksum(body) {
             return Err(DatasetKeyError::Damaged);

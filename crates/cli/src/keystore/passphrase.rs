@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -115,15 +115,22 @@ impl PassphraseSource {
 }
 
 fn first_line(path: &Path) -> Result<Zeroizing<Vec<u8>>, PassphraseError> {
-    let mut line = Zeroizing::new(Vec::new());
-    // Two more than a passphrase may have, for the line's end: what is longer shows as too long.
-    let limit = BYTES_MAX as u64 + 2;
-    std::fs::File::open(path)
-        .and_then(|file| BufReader::new(file.take(limit)).read_until(b'\n', &mut line))
-        .map_err(|source| PassphraseError::File { path: path.to_owned(), source })?;
-    if line.last() == Some(&b'\n') {
-        line.pop();
+    // Two more than a passphrase may have, for the line's end: what is longer shows as too long. One buffer from the
+    // start: those of a reader, or of a vector that grew, would keep copies.
+    let mut line = Zeroizing::new(vec![0; BYTES_MAX + 2]);
+    let failed = |source| PassphraseError::File { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let mut filled = 0;
+    while filled < line.len() && !line[..filled].contains(&b'\n') {
+        match file.read(&mut line[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
     }
+    let end = line[..filled].iter().position(|byte| *byte == b'\n');
+    line.truncate(end.unwrap_or(filled));
     if line.last() == Some(&b'\r') {
         line.pop();
     }

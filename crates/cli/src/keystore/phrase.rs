@@ -110,7 +110,15 @@ impl Phrase {
 
     /// The words, separated by spaces.
     pub(crate) fn words(&self) -> Zeroizing<String> {
-        Zeroizing::new(self.0.to_string())
+        // Room for the longest words: a text that grows leaves copies behind.
+        let mut words = Zeroizing::new(String::with_capacity(WORDS * 9));
+        for (number, word) in self.0.words().enumerate() {
+            if number > 0 {
+                words.push(' ');
+            }
+            words.push_str(word);
+        }
+        words
     }
 
     /// The 64 bytes that BIP-39 derives from the phrase, without its optional passphrase.
@@ -126,7 +134,8 @@ impl fmt::Debug for Phrase {
 }
 
 fn read_file(path: &Path) -> Result<Zeroizing<String>, PhraseError> {
-    let mut text = Zeroizing::new(String::new());
+    let room = usize::try_from(FILE_BYTES_MAX).expect("a few thousand");
+    let mut text = Zeroizing::new(String::with_capacity(room));
     std::fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
         .map_err(|source| PhraseError::File { path: path.to_owned(), source })?;

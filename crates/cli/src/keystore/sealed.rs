@@ -87,12 +87,16 @@ pub(super) struct Contents {
 
 impl Contents {
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut writer = Writer::default();
+        let keys: Vec<_> = self.imported.values().map(DatasetKey::encode).collect();
+        // The lengths, and a few bytes before each.
+        let bytes_max = 64 + keys.iter().map(|key| key.len() + 4).sum::<usize>();
+        let mut writer = Writer::with_capacity(bytes_max);
         writer.raw(self.entropy.as_slice());
         writer.len(self.imported.len());
-        for key in self.imported.values() {
-            writer.bytes(&key.encode());
+        for key in &keys {
+            writer.bytes(key);
         }
+        debug_assert!(writer.written() <= bytes_max, "the buffer did not grow");
         Zeroizing::new(writer.finish())
     }
 

@@ -5,6 +5,7 @@ use crate::program::{
 };
 use crate::sandbox::{Home, Sandbox};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -126,9 +127,16 @@ impl Network {
     }
 
     /// Starts a network in the home `home` of this sandbox.
-    pub(crate) fn up_in(sandbox: Sandbox, providers: usize) -> Network {
+    pub(crate) fn up_in(sandbox: Sandbox, count: usize) -> Network {
         let home = sandbox.home("home");
-        let told = home.seedbank("up --detach --quiet --providers").arg(providers.to_string()).json();
+        let told = home.seedbank("up --detach --quiet --providers").arg(count.to_string()).json();
+        let (providers, steward) = Network::processes_of(&told);
+        assert_eq!(providers.len(), count, "{told}");
+        Network { providers, steward, sandbox, home, client: Surroundings::default() }
+    }
+
+    /// The providers, in order, and the steward that `up` or `status` tells of.
+    pub(crate) fn processes_of(told: &Value) -> (Vec<Process>, Option<Process>) {
         let mut processes: Vec<(String, Process)> = list_of(&told["processes"])
             .iter()
             .map(|process| {
@@ -146,9 +154,7 @@ impl Network {
         let steward = processes.pop_if(|(name, _)| name == "steward").map(|(_, steward)| steward);
         let numbered = |(at, (name, _)): (usize, &(String, Process))| *name == format!("provider-{}", at + 1);
         assert!(processes.iter().enumerate().all(numbered), "providers come in order: {told}");
-        assert_eq!(processes.len(), providers, "{told}");
-        let providers = processes.into_iter().map(|(_, provider)| provider).collect();
-        Network { providers, steward, sandbox, home, client: Surroundings::default() }
+        (processes.into_iter().map(|(_, provider)| provider).collect(), steward)
     }
 
     /// A path in the sandbox.

@@ -7,6 +7,7 @@ mod dependencies;
 mod layers;
 mod lints;
 mod reliability;
+mod secrets;
 mod text;
 
 use std::path::{Path, PathBuf};

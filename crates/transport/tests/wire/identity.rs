@@ -1,14 +1,16 @@
 //! Who is who: keys on both sides, and the protocol's version.
 
 use crate::support::{
-    RawServer, assert_serves, client, client_key, fetch, key, raw_client, read_to_end, say_hello, serve,
+    RawServer, any_port, assert_serves, client, client_key, fetch, key, peer_at, raw_client, read_to_end,
+    say_hello, serve,
 };
 use http::Response;
 use seedbank_protocol::routes::ALPN;
 use seedbank_transport::{Body, CallError, ClientLimits, PeerAddress, ServerLimits};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test]
 async fn handler_sees_the_key_that_the_client_proved() {
@@ -74,4 +76,49 @@ async fn nobody_at_the_address_is_unreachable() {
     server.shutdown(std::time::Duration::ZERO).await;
     let outcome = fetch(&client(ClientLimits::default()), &peer).await;
     assert!(matches!(outcome, Err(CallError::Unreachable { .. })), "{outcome:?}");
+}
+
+/// A TLS record with a handshake message of TLS 1.2. Our build of rustls can't speak it, so it is written by hand.
+fn tls12_record(message: u8, fields: &[&[u8]]) -> Vec<u8> {
+    let random = [7; 32];
+    let body = [&[&[3, 3][..], &random], fields].concat().concat();
+    let length = u8::try_from(body.len()).expect("it is short");
+    [&[0x16, 3, 3, 0, length + 4, message, 0, 0, length][..], &body].concat()
+}
+
+#[tokio::test]
+async fn client_that_offers_only_an_older_tls_is_refused() {
+    let (server, peer) = serve(ServerLimits::default(), say_hello).await;
+    // No session id, two suites of TLS 1.2, no compression; X25519, Ed25519 and ECDSA as extensions.
+    let hello = tls12_record(
+        1,
+        &[
+            &[0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0],
+            &[0, 18, 0, 10, 0, 4, 0, 2, 0, 29, 0, 13, 0, 6, 0, 4, 8, 7, 4, 3],
+        ],
+    );
+    let mut stream = TcpStream::connect(server.local_address()).await.unwrap();
+    stream.write_all(&hello).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert_eq!(answer, [0x15, 3, 3, 0, 2, 2, 70], "a fatal alert: protocol version");
+    assert_serves(&peer).await;
+}
+
+#[tokio::test]
+async fn server_that_answers_with_an_older_tls_is_refused() {
+    let listener = TcpListener::bind(any_port()).await.unwrap();
+    let peer = peer_at(listener.local_addr().unwrap());
+    let client = client(ClientLimits::default());
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut start = [0; 5];
+        stream.read_exact(&mut start).await.unwrap();
+        let mut hello = vec![0; usize::from(u16::from_be_bytes([start[3], start[4]]))];
+        stream.read_exact(&mut hello).await.unwrap();
+        stream.write_all(&tls12_record(2, &[&[0, 0xc0, 0x2b, 0]])).await.unwrap();
+        read_to_end(&mut stream).await
+    };
+    let (said, outcome) = tokio::join!(serve, fetch(&client, &peer));
+    assert!(outcome.is_err(), "{outcome:?}");
+    assert_eq!((said.len(), &said[..6]), (7, &[0x15, 3, 3, 0, 2, 2][..]), "a fatal alert and nothing else");
 }
