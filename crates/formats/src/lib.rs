@@ -24,6 +24,7 @@ pub mod receipt;
 pub mod seal;
 pub mod segment;
 pub mod slice;
+pub mod testing;
 pub mod tree;
 pub mod version;
 

@@ -216,9 +216,7 @@ impl Sealer {
         assert!(plain.len() <= ITEM_PLAIN_BYTES_MAX, "an item's plaintext is within the limit");
         let plain_len = u32::try_from(plain.len()).expect("the limit fits 32 bits");
         let (codec, payload) = self.pack(plain, compression);
-        let aad = item_aad(keys, kind, id, codec, plain_len);
-        let sealed_len = u32::try_from(payload.len() + SEAL_OVERHEAD_BYTES).expect("the limit fits 32 bits");
-        encrypt(keys, &Zeroizing::new(keys.chunk_key(id)), codec, &aad, payload, out);
+        let sealed_len = seal_payload(keys, kind, id, codec, plain_len, payload, out);
         Sealed { codec, sealed_len }
     }
 
@@ -407,6 +405,22 @@ pub fn open(keys: &SealKeys, item: &Item, sealed: &[u8]) -> Result<Vec<u8>, Open
     let mut plain = Vec::new();
     Opener::new().open(keys, item, sealed, &mut plain)?;
     Ok(plain)
+}
+
+/// Seals a payload that is `codec` of the item's plaintext, appends it, and gives its sealed length.
+pub(crate) fn seal_payload(
+    keys: &SealKeys,
+    kind: ItemKind,
+    id: &ChunkId,
+    codec: Codec,
+    plain_len: u32,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) -> u32 {
+    let aad = item_aad(keys, kind, id, codec, plain_len);
+    let sealed_len = u32::try_from(payload.len() + SEAL_OVERHEAD_BYTES).expect("the limit fits 32 bits");
+    encrypt(keys, &Zeroizing::new(keys.chunk_key(id)), codec, &aad, payload, out);
+    sealed_len
 }
 
 /// Seals one part of a stored format (a segment's footer, a head's body) under its name, which has to be known to

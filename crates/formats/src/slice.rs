@@ -16,6 +16,9 @@ pub const GROUP_BYTES: u64 = 16 * 1024;
 const GROUP_LEN: usize = 16 * 1024;
 const NODE_LEN: usize = 64;
 
+/// Up to here a length can be rounded to whole groups. No fragment is nearly as long.
+const LENGTH_MAX: u64 = u64::MAX - GROUP_BYTES;
+
 type ChainingValue = [u8; 32];
 
 /// Why a slice does not prove its bytes.
@@ -122,7 +125,7 @@ fn subtree(groups: &[ChainingValue], nodes: &mut [u8]) -> ChainingValue {
 /// # Errors
 /// [`SliceError::OutOfRange`] when the range is empty or not inside a fragment of `len` bytes.
 pub fn covered(len: u64, range: &Range<u64>) -> Result<Range<u64>, SliceError> {
-    if range.start >= range.end || range.end > len {
+    if range.start >= range.end || range.end > len || len > LENGTH_MAX {
         return Err(SliceError::OutOfRange);
     }
     let start = range.start / GROUP_BYTES * GROUP_BYTES;
@@ -319,6 +322,15 @@ mod tests {
         let (id, _) = hashed(&data(100), 100);
         for range in [0..101, 5..5, 100..101] {
             assert_eq!(verify(&id, 100, &range, &[]), Err(SliceError::OutOfRange));
+        }
+    }
+
+    #[test]
+    fn lengths_at_the_end_of_numbers_are_refused() {
+        for (len, range) in [(u64::MAX, u64::MAX - 1..u64::MAX), (u64::MAX, 0..1), (u64::MAX - 16_383, 5..6)]
+        {
+            assert_eq!(covered(len, &range), Err(SliceError::OutOfRange));
+            assert_eq!(verify(&FragmentId([0; 32]), len, &range, &[0; 640]), Err(SliceError::OutOfRange));
         }
     }
 

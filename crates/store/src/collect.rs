@@ -91,7 +91,7 @@ impl Shared {
             let free_on_disk = self.free_on_disk()?;
             let state = self.lock();
             // What is dead already comes back by compaction.
-            self.shortage(&state, free_on_disk).saturating_sub(dead_bytes(&state))
+            self.shortage(&state, free_on_disk).saturating_sub(state.index.totals().dead_bytes())
         };
         loop {
             let mut state = self.admit()?;
@@ -157,7 +157,7 @@ impl Shared {
         let mut state = self.lock();
         let short = self.shortage(&state, free_on_disk);
         // Moving records is in vain unless it makes enough room.
-        let pressed = short > 0 && dead_bytes(&state) >= short;
+        let pressed = short > 0 && state.index.totals().dead_bytes() >= short;
         let choose = |state: &State| {
             let worth = state.index.volumes().filter(|(number, volume)| {
                 let free_to_go = !state.is_in_use(*number) && !state.unmovable.contains(number);
@@ -281,11 +281,6 @@ fn record_move(state: &mut State, step: &Move) {
         (Some(entry), None) => state.record(&entry),
         (None, _) => {}
     }
-}
-
-fn dead_bytes(state: &State) -> u64 {
-    let totals = state.index.totals();
-    totals.volume_bytes - totals.volume_live_bytes
 }
 
 impl Store {

@@ -74,7 +74,8 @@ pub(crate) struct Volume {
 
 impl Volume {
     pub(crate) fn dead(&self) -> u64 {
-        self.end - self.live
+        // As in `Totals::dead_bytes`.
+        self.end.saturating_sub(self.live)
     }
 }
 
@@ -91,6 +92,14 @@ pub(crate) struct Totals {
     /// Bytes of loose files.
     pub(crate) loose_bytes: u64,
     pub(crate) head_bytes: u64,
+}
+
+impl Totals {
+    /// Bytes of volumes that no live record takes. None when records overlap, which only a forged journal can say; what
+    /// reads there finds rot.
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.volume_bytes.saturating_sub(self.volume_live_bytes)
+    }
 }
 
 /// The index.
@@ -530,6 +539,17 @@ mod tests {
                 head: Head { sequence, id, length: 50, place },
             }),
         ]
+    }
+
+    #[test]
+    fn records_that_overlap_leave_nothing_dead() {
+        let mut index = Index::default();
+        for tag in 1..=3 {
+            let place = Place::Volume { number: 1, offset: 0 };
+            index.apply(&Entry::Placed { id: FragmentId([tag; 32]), length: 100, place }).unwrap();
+        }
+        assert_eq!(index.totals().dead_bytes(), 0);
+        assert!(index.volumes().all(|(_, volume)| volume.dead() == 0));
     }
 
     proptest! {

@@ -269,7 +269,7 @@ impl Store {
             capacity_bytes: config.capacity_bytes,
             used_bytes,
             trash_bytes: totals.trash_bytes,
-            dead_bytes: totals.volume_bytes - totals.volume_live_bytes,
+            dead_bytes: totals.dead_bytes(),
             reserved_bytes: state.reserved_bytes,
             free_bytes: config.capacity_bytes.saturating_sub(used_bytes).min(left_on_disk),
             disk_free_bytes,

@@ -30,7 +30,7 @@ pub(crate) fn layer(name: &str) -> Option<Layer> {
         "provider" | "steward" | "devchain" => Layer::Program,
         "gateway-s3" | "gateway-hf" | "gateway-bittorrent" | "gateway-ipfs" => Layer::Program,
         "cli" | "console" => Layer::Front,
-        "testkit" => Layer::Test,
+        "fuzzing" | "testkit" => Layer::Test,
         _ => return None,
     };
     Some(layer)
