@@ -2,6 +2,7 @@
 # Fuzzes the targets of crates/fuzzing by coverage, two at a time, each for some seconds:
 #
 #     fuzz/run.sh [SECONDS] [TARGET...]       10 seconds and all targets, if nothing else is said
+#     SEEDBANK_SEED=N fuzz/run.sh ...         another order of inputs; the same for every change if nothing is said
 #     fuzz/run.sh keep [TARGET...]            adds what earlier runs found to fuzz/corpus, as few files as will do
 #
 # A stable toolchain and a C++ compiler are all that is needed. What was found lies in fuzz/found/TARGET; an input that
@@ -31,8 +32,9 @@ run() {
     mkdir -p "found/$target" failed
     log=$(mktemp)
     # The kept inputs come second: they are read, and new ones go to the first folder.
-    if SEEDBANK_FUZZ_TARGET=$target "$program" -max_total_time="$mode" -max_len=4096 -rss_limit_mb=512 -timeout=10 \
-        -artifact_prefix="failed/$target-" -print_final_stats=1 "found/$target" "corpus/$target" >"$log" 2>&1; then
+    if SEEDBANK_FUZZ_TARGET=$target "$program" -seed="${SEEDBANK_SEED:-1}" -max_total_time="$mode" \
+        -max_len=4096 -rss_limit_mb=512 -timeout=10 -artifact_prefix="failed/$target-" -print_final_stats=1 \
+        "found/$target" "corpus/$target" >"$log" 2>&1; then
         printf '%-16s %12s executions, %s new inputs\n' "$target" \
             "$(sed --quiet 's/^stat::number_of_executed_units: *//p' "$log")" \
             "$(sed --quiet 's/^stat::new_units_added: *//p' "$log")"
