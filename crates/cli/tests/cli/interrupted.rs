@@ -74,7 +74,7 @@ fn a_push_goes_on_after_a_crash_and_sends_only_what_is_missing() {
         .home
         .seedbank("dataset pull notes")
         .arg(network.path("too-early"))
-        .fails(1, "no version or ref is called \"main\"");
+        .fails(1, "the dataset has no version yet");
     let pushed = network.push("notes", &tree);
     assert!(number_of(&pushed["bytes_deduplicated"]) > 50_000_000, "{pushed}");
     let back = network.path("back");
