@@ -17,7 +17,7 @@ fn two_dead_providers_and_a_rotten_disk_cost_nothing_but_time_and_the_rotten_one
     assert!(network.providers[2].flip_bits() > 10);
     let pulled = network.pull("notes", &back);
     assert_same_folder(&tree, &back);
-    assert!(number_of(&pulled["decoded_ranges"]) > 0, "{pulled}");
+    // Whether anything had to be decoded is placement's choice: one time in fourteen all data lies with the five others.
     for report in [pulled, network.home.seedbank("dataset verify notes").json()] {
         let dead = [&network.providers[0].key, &network.providers[1].key];
         let rotten = &network.providers[2].key;
