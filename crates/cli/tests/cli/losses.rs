@@ -2,7 +2,7 @@
 
 use crate::files::{write, write_specimen};
 use crate::network::{Network, files_below};
-use crate::program::{list_of, number_of, text_of};
+use crate::program::{list_of, text_of};
 use seedbank_testkit::{ByteStream, assert_same_folder};
 use std::time::{Duration, Instant};
 
