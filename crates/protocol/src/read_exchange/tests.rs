@@ -318,6 +318,14 @@ fn verdict_comes_even_when_the_bytes_were_found_before_it() {
 }
 
 #[test]
+fn bytes_that_are_proven_after_the_end_are_no_second_result() {
+    let holders = eight(Some(Holder { millis: 40, ..FLAKY }));
+    let world = read(4, 0, Check::Seal, &holders);
+    assert_eq!(world.decided_at, Moment(Duration::from_millis(50)), "decoded before the signed word came");
+    assert_eq!(world.verdicts, [(0, Verdict::Suspect)]);
+}
+
+#[test]
 fn lying_source_of_a_decode_is_named_and_replaced() {
     let mut holders = eight(Some(GONE));
     holders[1] = Some(LIAR);

@@ -236,6 +236,26 @@ fn late_receipt_of_a_hedged_provider_is_released() {
 }
 
 #[test]
+fn connection_that_breaks_after_its_receipt_takes_nothing_back() {
+    let candidates: Vec<PublicKey> = (0..4).map(key).collect();
+    let plan = StorePlan::fresh(Scheme::new(2, 4).unwrap(), &candidates, 4).unwrap();
+    let mut exchange = StoreExchange::new(plan, policy(), Moment::START);
+    for (index, provider) in candidates.iter().enumerate() {
+        exchange.handle_receipt(index, *provider, Moment::START);
+        exchange.handle_failure(index, *provider, StoreFailure::Interrupted, Moment::START);
+    }
+    let outputs: Vec<StoreOutput> = std::iter::from_fn(|| exchange.poll_output()).collect();
+    let done = outputs.iter().find_map(|output| match output {
+        StoreOutput::Done(outcome) => Some(outcome),
+        _ => None,
+    });
+    let done = done.expect("all of them hold");
+    assert_eq!(done.holders, candidates.into_iter().map(Some).collect::<Vec<_>>());
+    assert!(done.failures.is_empty());
+    assert!(!outputs.iter().any(|output| matches!(output, StoreOutput::Release { .. })), "{outputs:?}");
+}
+
+#[test]
 fn slow_provider_that_beats_its_hedge_keeps_the_index() {
     let mut providers = [GOOD; 9];
     providers[2] = Provider { conduct: Conduct::Stores { millis: 250 }, deaf: false, twice: false };
