@@ -547,9 +547,10 @@ impl World {
         let is_exact = match reading.item {
             Some(item) => {
                 let opened = reading.opens(&self.clients[reading.owner].keys, &bytes);
-                match (opened, truth.source.damaged.contains(&item)) {
-                    (Ok(plain), is_damaged) => !is_damaged && plain == truth.source.chunks[item],
-                    (Err(_), is_damaged) => is_damaged,
+                match opened {
+                    // Also of a damaged item: a liar may flip the very bit that the writer had flipped.
+                    Ok(plain) => plain == truth.source.chunks[item],
+                    Err(_) => truth.source.damaged.contains(&item),
                 }
             }
             None => {
