@@ -17,7 +17,7 @@ use seedbank_formats::place::{Link, Place};
 use seedbank_formats::placement::{FragmentPlacement, SegmentPlacement};
 use seedbank_formats::{ChunkId, DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
 use seedbank_store::testing::{MemDisk, Sweep};
-use seedbank_testkit::recording::{Recording, can_record, record, write_out};
+use seedbank_testkit::recording::{Recording, record_test, write_out};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -239,14 +239,7 @@ fn scratch() -> tempfile::TempDir {
 }
 
 fn recording() -> Option<Recording> {
-    if !can_record() {
-        return None;
-    }
-    let folder = scratch();
-    let root = folder.path().join("root");
-    std::fs::create_dir(&root).expect("a new folder");
-    let this = std::env::current_exe().expect("a test knows its program");
-    Some(record(&root, &this, &["--exact", "recorded_history", "--ignored", "--nocapture"]))
+    record_test(scratch().path(), "recorded_history")
 }
 
 /// Opens what a crash left and compares it with what was acknowledged.

@@ -277,7 +277,7 @@ mod tests {
     use seedbank_formats::PublicKey;
     use seedbank_formats::keys::{DatasetSecret, KeyEpoch};
     use seedbank_store::testing::{MemDisk, Sweep};
-    use seedbank_testkit::recording::{can_record, record, write_out};
+    use seedbank_testkit::recording::{record_test, write_out};
     use std::collections::BTreeMap;
     use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
@@ -341,14 +341,9 @@ mod tests {
 
     #[test]
     fn power_failing_at_any_call_leaves_the_old_keys_or_the_new() {
-        if !can_record() {
-            return;
-        }
         let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        std::fs::create_dir(&root).unwrap();
-        let this = std::env::current_exe().unwrap();
-        let recording = record(&root, &this, &["--exact", "keystore::tests::recorded_history", "--ignored"]);
+        let history = "keystore::tests::recorded_history";
+        let Some(recording) = record_test(folder.path(), history) else { return };
         let sweep = Sweep { subsets_of_max: 6, samples: 30, tears_max: 4 };
         let states = recording.each_crash(sweep, 1, &mut check).unwrap_or_else(|broken| panic!("{broken}"));
         println!("{states} disks after {} calls", recording.len());

@@ -184,7 +184,7 @@ mod tests {
     use seedbank_protocol::messages::{Prices, TokenUnits};
     use seedbank_store::testing::{MemDisk, Sweep};
     use seedbank_store::{Config as StoreConfig, RealDisk, Store, StoreId};
-    use seedbank_testkit::recording::{can_record, record, write_out};
+    use seedbank_testkit::recording::{record_test, write_out};
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::sync::Arc;
@@ -254,15 +254,9 @@ mod tests {
 
     #[test]
     fn power_failing_during_a_preparation_leaves_a_whole_provider_or_none() {
-        if !can_record() {
-            return;
-        }
         let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        std::fs::create_dir(&root).unwrap();
-        let this = std::env::current_exe().unwrap();
-        let test = "init::tests::recorded_preparation";
-        let recording = record(&root, &this, &["--exact", test, "--ignored"]);
+        let preparation = "init::tests::recorded_preparation";
+        let Some(recording) = record_test(folder.path(), preparation) else { return };
         // Most calls make the store's 256 folders: few of those are looked at.
         let sweep = Sweep { subsets_of_max: 3, samples: 4, tears_max: 1 };
         let states = recording.each_crash(sweep, 3, &mut check).unwrap_or_else(|broken| panic!("{broken}"));

@@ -1,7 +1,7 @@
 //! What a process does to its files, call by call, and the disks that this may leave when power fails.
 //!
 //! For programs whose files no trait of ours stands before, such as SQLite's: the process runs under `strace`, its calls
-//! are read back ([`record`]) and repeated on a [`MemDisk`] ([`Recording::replay`]), which keeps apart what was synced and
+//! are read back ([`record_test`]) and repeated on a [`MemDisk`] ([`Recording::replay`]), which keeps apart what was synced and
 //! what was not. So every state that a crash may leave can be made, written to a real folder ([`write_out`]) and opened by
 //! the real recovery, as ALICE does (Pillai et al., OSDI 2014).
 //!
@@ -69,13 +69,28 @@ pub fn can_record() -> bool {
 /// Judges what a crash left on a disk, given what the process had said by then.
 pub type CrashCheck<'a> = dyn FnMut(&MemDisk, &[String]) -> Result<(), String> + 'a;
 
+/// Records another test of the running program, an ignored one that does what is to be watched, by its full name: what it
+/// changes below a new folder in `folder`. As [`can_record`] says, nothing where nothing can be recorded.
+///
+/// # Panics
+/// As [`can_record`], and when the test fails or does something that can't be repeated.
+#[must_use]
+pub fn record_test(folder: &Path, name: &str) -> Option<Recording> {
+    if !can_record() {
+        return None;
+    }
+    let root = folder.join("root");
+    std::fs::create_dir(&root).expect("a new folder");
+    let this = std::env::current_exe().expect("a test knows its program");
+    Some(record(&root, &this, &["--exact", name, "--ignored"]))
+}
+
 /// Runs a program and records what it does below `root`. It finds `root` and the path of [`MARKS`], beside it, in the
 /// environment variables `RECORDED_ROOT` and `RECORDED_MARKS`.
 ///
 /// # Panics
 /// When the program fails, or does something that can't be repeated.
-#[must_use]
-pub fn record<A: AsRef<OsStr>>(root: &Path, program: &Path, arguments: &[A]) -> Recording {
+fn record<A: AsRef<OsStr>>(root: &Path, program: &Path, arguments: &[A]) -> Recording {
     let beside = root.parent().expect("a watched folder has a parent");
     let (log, marks) = (beside.join("calls"), beside.join(MARKS));
     let output = Command::new("strace")

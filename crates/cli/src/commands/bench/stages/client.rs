@@ -95,6 +95,21 @@ fn keys() -> SealKeys {
     SealKeys::new(DatasetId([1; 32]), KeyEpoch(0), &DatasetSecret::new([2; 32]))
 }
 
+/// A chunk as it lies in a segment, and what a footer says of it.
+fn sealed_item(keys: &SealKeys, chunk: &[u8], compression: Compression) -> (Item, Vec<u8>) {
+    let (id, mut bytes) = (chunk_id(chunk), Vec::new());
+    let sealed = Sealer::new().seal(keys, ItemKind::Chunk, &id, chunk, compression, &mut bytes);
+    let item = Item {
+        kind: ItemKind::Chunk,
+        id,
+        codec: sealed.codec,
+        offset: 0,
+        sealed_len: sealed.sealed_len,
+        plain_len: u32::try_from(chunk.len()).expect("64 KiB"),
+    };
+    (item, bytes)
+}
+
 async fn sealing(chunk: &[u8]) -> [Measured; 3] {
     let (keys, id) = (keys(), chunk_id(chunk));
     let (mut sealer, mut out) = (Sealer::new(), Vec::with_capacity(2 * chunk.len()));
@@ -107,20 +122,11 @@ async fn sealing(chunk: &[u8]) -> [Measured; 3] {
     };
     let plain = seal(Compression::Off).await;
     let tried = seal(Compression::Auto).await;
-    out.clear();
-    let sealed = sealer.seal(&keys, ItemKind::Chunk, &id, chunk, Compression::Auto, &mut out);
-    let item = Item {
-        kind: ItemKind::Chunk,
-        id,
-        codec: sealed.codec,
-        offset: 0,
-        sealed_len: sealed.sealed_len,
-        plain_len: u32::try_from(chunk.len()).expect("64 KiB"),
-    };
+    let (item, sealed) = sealed_item(&keys, chunk, Compression::Auto);
     let (mut opener, mut plain_out) = (Opener::new(), Vec::with_capacity(chunk.len()));
     let open = best_of_chunks(|| {
         plain_out.clear();
-        opener.open(&keys, &item, black_box(&out), &mut plain_out).expect("what was just sealed opens");
+        opener.open(&keys, &item, black_box(&sealed), &mut plain_out).expect("what was just sealed opens");
     });
     // A difference of two best times: below nothing is noise.
     let attempt = (tried - plain).max(1e-6);
@@ -139,23 +145,13 @@ async fn sealing(chunk: &[u8]) -> [Measured; 3] {
 async fn copying(stream: &[u8]) -> Measured {
     let keys = keys();
     let chunk = &stream[..CHUNK_BYTES];
-    let (mut sealer, mut sealed_bytes) = (Sealer::new(), Vec::new());
-    let id = chunk_id(chunk);
-    let sealed = sealer.seal(&keys, ItemKind::Chunk, &id, chunk, Compression::Off, &mut sealed_bytes);
-    let item = Item {
-        kind: ItemKind::Chunk,
-        id,
-        codec: sealed.codec,
-        offset: 0,
-        sealed_len: sealed.sealed_len,
-        plain_len: u32::try_from(chunk.len()).expect("64 KiB"),
-    };
+    let (item, sealed) = sealed_item(&keys, chunk, Compression::Off);
     let count = SEGMENT_BYTES / CHUNK_BYTES - 8;
     let mut buffer = Vec::with_capacity(SEGMENT_BUFFER_BYTES);
     let copied = best(count * CHUNK_BYTES, || {
         let mut builder = SegmentBuilder::new(&keys, SegmentNumber(1), std::mem::take(&mut buffer));
         for _ in 0..count {
-            builder.push_sealed(&item, black_box(&sealed_bytes)).expect("it has room for them");
+            builder.push_sealed(&item, black_box(&sealed)).expect("it has room for them");
         }
         buffer = builder.finish().bytes;
     });
