@@ -18,8 +18,8 @@ const MACHINE_PLACES: [&str; 9] = [
 
 /// The text files of the repository: not what was built, not what git keeps, not the demo's data.
 fn files() -> Vec<PathBuf> {
-    const SKIPPED: [&str; 3] = [".git", "target", "field-notes"];
-    const TEXT: [&str; 10] = ["c", "css", "h", "html", "md", "rs", "sh", "sql", "toml", "yml"];
+    const SKIPPED: [&str; 4] = [".git", "target", "field-notes", "node_modules"];
+    const TEXT: [&str; 11] = ["c", "css", "h", "html", "md", "rs", "sh", "sol", "sql", "toml", "yml"];
     let (mut found, mut waiting) = (Vec::new(), vec![root()]);
     while let Some(folder) = waiting.pop() {
         for entry in std::fs::read_dir(folder).expect("the folder can be read") {
