@@ -22,6 +22,8 @@ pub enum SignatureDomain {
     ReaderToken,
     /// A provider's word for the bytes it answered with.
     Statement,
+    /// That an identity is a wallet's.
+    Binding,
 }
 
 impl SignatureDomain {
@@ -32,6 +34,7 @@ impl SignatureDomain {
             SignatureDomain::Receipt => b"seedbank v1 receipt\0",
             SignatureDomain::ReaderToken => b"seedbank v1 reader token\0",
             SignatureDomain::Statement => b"seedbank v1 statement\0",
+            SignatureDomain::Binding => b"seedbank v1 binding\0",
         }
     }
 }
