@@ -23,7 +23,9 @@ contract BlockhashBeacon is IRandomness, EpochClock {
     /// @notice Blocks that must follow a seed before the epoch ends, else the chain stood still and the epoch doesn't count.
     uint32 public immutable blocksMin;
     mapping(uint32 epoch => Draw) private draws;
-    /// @notice The number of the first block in which this contract was called at or after the epoch's end.
+    /// @notice The number of the first block in which this contract was called at or after the epoch's end. Blocks between the two count
+    ///         for the epoch, so an epoch in which the chain stood still is safe from being counted once somebody sealed or
+    ///         proved in the next one.
     mapping(uint32 epoch => uint64) public endedBy;
     uint32 private lastTouched;
 

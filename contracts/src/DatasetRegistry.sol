@@ -17,14 +17,14 @@ contract DatasetRegistry is EIP712 {
         uint64 sequence;
         /// No further heads, ever.
         bool frozen;
-        /// The dataset's id on the network, fixed with the first head.
+        /// The dataset's id on the network, fixed when the name is registered.
         bytes32 datasetId;
         /// BLAKE3 id of the newest version.
         bytes32 version;
         /// BLAKE3 hash of the signed head.
         bytes32 head;
-        /// The Ed25519 key that signs the dataset's heads and its signature over {chain id, this contract, owner}: readers check both
-        /// directions.
+        /// The owner's Ed25519 key and its signature over {chain id, this contract, owner}. The chain can't check it; readers do, in
+        /// both directions, so a key that somebody else put here counts for nothing.
         bytes32 ownerKey;
         bytes ownerKeySignature;
     }
@@ -42,7 +42,7 @@ contract DatasetRegistry is EIP712 {
     event Published(bytes32 indexed id, uint64 sequence, bytes32 version, bytes32 head);
     event PublisherSet(bytes32 indexed id, address indexed publisher, uint64 until);
     event TransferOffered(bytes32 indexed id, address indexed to);
-    event Transferred(bytes32 indexed id, address indexed from, address indexed to);
+    event Transferred(bytes32 indexed id, address indexed from, address indexed to, bytes32 ownerKey);
     event Frozen(bytes32 indexed id, bytes32 version);
 
     /// Neither the owner nor an authorised publisher.
@@ -53,6 +53,8 @@ contract DatasetRegistry is EIP712 {
     error Unknown();
     /// Somebody published since: read {sequence, head}, and decide again.
     error Moved(uint64 sequence, bytes32 head);
+    /// A head's sequence is at most STEP_MAX above the one before.
+    error Step(uint64 sequence);
     /// This dataset takes no further heads.
     error IsFrozen();
     /// A name has 1 to NAME_BYTES_MAX bytes.
@@ -61,6 +63,8 @@ contract DatasetRegistry is EIP712 {
     error KeySignatureLength(uint256 length);
 
     uint256 private constant NAME_BYTES_MAX = 256;
+    /// A publisher's stolen key could else use up all numbers with one head, and the name with them.
+    uint64 private constant STEP_MAX = 1 << 32;
     bytes32 private constant PUBLICATION =
         keccak256("Publication(bytes32 id,uint64 sequence,bytes32 previousHead,bytes32 version,bytes32 head)");
 
@@ -81,14 +85,11 @@ contract DatasetRegistry is EIP712 {
         returns (bytes32 id)
     {
         if (bytes(name).length == 0 || bytes(name).length > NAME_BYTES_MAX) revert NameLength(bytes(name).length);
-        if (ownerKeySignature.length != 64) revert KeySignatureLength(ownerKeySignature.length);
         id = idOf(msg.sender, name);
         Entry storage entry = entries[id];
         if (entry.owner != address(0)) revert Exists();
-        entry.owner = msg.sender;
         entry.datasetId = datasetId;
-        entry.ownerKey = ownerKey;
-        entry.ownerKeySignature = ownerKeySignature;
+        own(entry, ownerKey, ownerKeySignature);
         emit Registered(id, msg.sender, name, datasetId, ownerKey);
     }
 
@@ -122,13 +123,14 @@ contract DatasetRegistry is EIP712 {
         emit TransferOffered(id, to);
     }
 
-    /// @notice Accepts an offer. Publishers of the owner before can no longer publish.
-    function accept(bytes32 id) external {
+    /// @notice Accepts an offer, with the new owner's own key and its binding. Publishers of the owner before can no longer publish. An
+    ///         owner that offers to itself and accepts changes its key.
+    function accept(bytes32 id, bytes32 ownerKey, bytes calldata ownerKeySignature) external {
         Entry storage entry = entries[id];
         if (entry.pendingOwner != msg.sender) revert NotYours();
-        emit Transferred(id, entry.owner, msg.sender);
-        entry.owner = msg.sender;
+        emit Transferred(id, entry.owner, msg.sender, ownerKey);
         entry.pendingOwner = address(0);
+        own(entry, ownerKey, ownerKeySignature);
     }
 
     /// @notice What is registered under an id; `owner` is zero if nothing is.
@@ -149,10 +151,18 @@ contract DatasetRegistry is EIP712 {
         }
         if (entry.frozen) revert IsFrozen();
         if (p.sequence <= entry.sequence || p.previousHead != entry.head) revert Moved(entry.sequence, entry.head);
+        if (p.sequence - entry.sequence > STEP_MAX) revert Step(p.sequence);
         entry.sequence = p.sequence;
         entry.version = p.version;
         entry.head = p.head;
         emit Published(p.id, p.sequence, p.version, p.head);
+    }
+
+    function own(Entry storage entry, bytes32 ownerKey, bytes calldata ownerKeySignature) private {
+        if (ownerKeySignature.length != 64) revert KeySignatureLength(ownerKeySignature.length);
+        entry.owner = msg.sender;
+        entry.ownerKey = ownerKey;
+        entry.ownerKeySignature = ownerKeySignature;
     }
 
     function owned(bytes32 id) private view returns (Entry storage entry) {

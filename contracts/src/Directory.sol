@@ -18,14 +18,18 @@ contract Directory {
     error NotYours();
     /// An address without code was listed.
     error NoCode(string name);
+    /// A directory lists one address for each name, and at least one.
+    error Lengths(uint256 names, uint256 contracts);
 
     /// @notice Who may say that there is a successor, and nothing else.
     address public immutable herald;
-    /// @notice Set once: where clients should look for new agreements. Nothing that is open depends on it.
+    /// @notice Where people may find a newer deployment; empty while there is none. It is advice: nothing that is open depends on it, and
+    ///         no client should follow it by itself, for it is worth no more than the herald's key.
     string public successor;
     Entry[] private entries;
 
     constructor(address herald_, string[] memory names, address[] memory contracts) {
+        if (names.length == 0 || names.length != contracts.length) revert Lengths(names.length, contracts.length);
         herald = herald_;
         for (uint256 at = 0; at < names.length; ++at) {
             if (contracts[at].code.length == 0) revert NoCode(names[at]);

@@ -6,7 +6,8 @@ import {IRandomness} from "./interfaces/IRandomness.sol";
 
 /// @title Seeds from the chain's own block hashes, for a chain with one sequencer.
 /// @notice The seed of an epoch is the hash of the block before the first call in it. Whoever makes the blocks can try many until
-///         it likes the hash: fit for a chain whose operator is trusted with that, and for nothing else.
+///         it likes the hash: fit for a chain whose operator is trusted with that, and for nothing else. Whoever calls first chooses among
+///         the blocks since the epoch began, so somebody without an interest in the seed should call as soon as it begins.
 contract EmbeddedBeacon is IRandomness, EpochClock {
     struct Sealed {
         bytes32 seed;
@@ -16,7 +17,9 @@ contract EmbeddedBeacon is IRandomness, EpochClock {
     /// @notice Blocks that must follow a seed before the epoch ends, else the chain stood still and the epoch doesn't count.
     uint32 public immutable blocksMin;
     mapping(uint32 epoch => Sealed) private seeds;
-    /// @notice The number of the first block in which this contract was called at or after the epoch's end.
+    /// @notice The number of the first block in which this contract was called at or after the epoch's end. Blocks between the two count
+    ///         for the epoch, so an epoch in which the chain stood still is safe from being counted once somebody sealed or
+    ///         proved in the next one.
     mapping(uint32 epoch => uint64) public endedBy;
     uint32 private lastTouched;
 

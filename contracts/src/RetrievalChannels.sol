@@ -12,6 +12,7 @@ import {Signatures} from "./Signatures.sol";
 ///         counter of its own, so that many processes of a team pay one provider without talking to each other. The caps of a channel never
 ///         add up to more than what it holds, so a voucher within its lane's cap is always covered until the payer's exit, which takes
 ///         `exitSeconds` and can't be hidden. What was redeemed never resets, so a channel that opens again can't replay old vouchers.
+///         A payee takes a voucher as money if it is within its lane's cap and no exit is under way, and redeems when one is announced.
 /// @dev Nobody owns this contract. Third parties may add money and nothing else.
 contract RetrievalChannels is EIP712, ReentrancyGuard {
     using SafeERC20 for IERC20;
@@ -65,8 +66,10 @@ contract RetrievalChannels is EIP712, ReentrancyGuard {
 
     /// The channel holds less than its lanes would be promised.
     error Uncovered(uint128 deposit, uint128 promised);
-    /// A cap can be raised at once; to lower one, let an exit take the money.
-    error CapBelow(uint128 cap, uint128 redeemed);
+    /// A cap can be raised at once; to lower one, name it in an exit.
+    error CapBelow(uint128 cap, uint128 before);
+    /// Nothing new is promised while an exit is under way: it could be taken back before the payee has seen it.
+    error Leaving(uint64 exitAt);
     /// No exit is under way, or its time has not come.
     error ExitNotDue(uint64 exitAt);
     /// More than one signature or less for each voucher.
@@ -107,15 +110,14 @@ contract RetrievalChannels is EIP712, ReentrancyGuard {
     }
 
     /// @notice Lets `signer` promise up to `cap` in all to `payee` on the caller's account. Caps only rise, as long as the deposit covers
-    ///         them all: what was promised once stays covered until an exit.
+    ///         them all and no exit is under way: whatever is promised stays covered for `exitSeconds` at least.
     function setLane(address payee, address signer, uint128 cap) external {
         Channel storage channel = channels[msg.sender][payee];
         Lane storage lane = lanes[msg.sender][payee][signer];
-        if (cap < lane.cap) revert CapBelow(cap, lane.redeemed);
+        if (channel.exitAt != 0) revert Leaving(channel.exitAt);
+        if (cap < lane.cap) revert CapBelow(cap, lane.cap);
         uint128 promised = channel.promised + (cap - lane.cap);
-        if (promised > channel.deposit - channel.leaving) {
-            revert Uncovered(channel.deposit - channel.leaving, promised);
-        }
+        if (promised > channel.deposit) revert Uncovered(channel.deposit, promised);
         channel.promised = promised;
         lane.cap = cap;
         emit LaneSet(msg.sender, payee, signer, cap);
@@ -141,11 +143,12 @@ contract RetrievalChannels is EIP712, ReentrancyGuard {
         token.safeTransfer(to, amount);
     }
 
-    /// @notice Announces that the caller takes back `amount` of a channel, together with the uncashed promises of the lanes named. Until
-    ///         `exitSeconds` have passed everything promised can be redeemed; payees see the event and do.
+    /// @notice Announces that the caller takes back up to `amount` of a channel (zero to take back promises only). Until `exitSeconds` have
+    ///         passed everything promised can be redeemed; payees see the event and do. A second announcement replaces the first, and
+    ///         its time begins anew.
     function requestExit(address payee, uint128 amount) external {
         Channel storage channel = channels[msg.sender][payee];
-        if (amount == 0 || amount > channel.deposit) revert Uncovered(channel.deposit, amount);
+        if (amount > channel.deposit) revert Uncovered(channel.deposit, amount);
         channel.exitAt = uint64(block.timestamp) + exitSeconds;
         channel.leaving = amount;
         emit ExitRequested(msg.sender, payee, amount, channel.exitAt);
@@ -177,7 +180,7 @@ contract RetrievalChannels is EIP712, ReentrancyGuard {
         channel.deposit -= amount;
         totalDeposits -= amount;
         emit Exited(msg.sender, payee, to, amount);
-        token.safeTransfer(to, amount);
+        if (amount != 0) token.safeTransfer(to, amount);
     }
 
     /// @notice What a signer signs.
@@ -194,7 +197,8 @@ contract RetrievalChannels is EIP712, ReentrancyGuard {
             return Skip.Signature;
         }
         uint128 upTo = voucher.cumulative < lane.cap ? voucher.cumulative : lane.cap;
-        if (upTo < voucher.cumulative) {
+        // A key that the payer never authorised can't make the payer look as if it owed something.
+        if (upTo < voucher.cumulative && lane.cap != 0) {
             emit Shortfall(voucher.payer, voucher.payee, voucher.signer, voucher.cumulative - upTo);
         }
         if (upTo == lane.redeemed) return Skip.Uncovered;
