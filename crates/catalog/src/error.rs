@@ -111,6 +111,12 @@ pub enum CatalogError {
         /// Its key.
         key: PublicKey,
     },
+    /// Take a new draft: somebody else has revised the agreement, or is about to.
+    #[error("the agreement with provider {provider} is being revised by somebody else")]
+    StaleRevision {
+        /// The provider.
+        provider: PublicKey,
+    },
     /// The caller's mistake; trying again does not help.
     #[error("bad request: {reason}")]
     BadRequest {

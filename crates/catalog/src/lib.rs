@@ -9,6 +9,7 @@
 //! and signed bytes pass through unread, and the time comes with each request. `docs/catalog.md` draws the tables, the
 //! life of a segment's row and the index files.
 
+mod agreements;
 mod catalog;
 mod collection;
 mod datasets;

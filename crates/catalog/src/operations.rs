@@ -3,10 +3,11 @@
 
 use crate::error::CatalogError;
 use crate::records::{
-    Change, Collected, Commit, CommitBase, Contact, Dataset, DueClaim, DuePosition, FragmentKey, Holding,
-    Job, JobId, Lease, LeaseId, LiveBytes, MissingFragment, NumberedList, NumberedPage, PendingHead,
-    Provider, ProviderProfile, Push, RefRecord, Removed, RenewedClaim, Resolved, Restoration, Snapshot,
-    Usage, VersionRecord, Work, hex,
+    Agreement, AgreementState, Change, Collected, Commit, CommitBase, Contact, Dataset, DueClaim,
+    DuePosition, FragmentKey, Holding, Job, JobId, Lease, LeaseId, LiveBytes, MissingFragment, NewRevision,
+    NumberedList, NumberedPage, PendingHead, Provider, ProviderProfile, Push, RefRecord, Removed,
+    RenewedClaim, Resolved, Restoration, RevisionEnd, SetDraft, SetItem, Snapshot, Usage, VersionRecord,
+    Work, hex,
 };
 use crate::turn::Turn;
 use seedbank_formats::checkpoint::RefKind;
@@ -116,6 +117,8 @@ operations! {
     RecordContacts: record_contacts(contacts: Vec<Contact>) -> ();
     /// Notes that a provider no longer holds anything for us; jobs find other holders. Says how many fragments that are.
     ForgetHoldings: forget_holdings(provider: PublicKey) -> u64;
+    /// The same for some fragments. Those that it does not hold by the books are ignored.
+    LoseFragments: lose_fragments(provider: PublicKey, fragments: Vec<FragmentId>) -> u64;
     /// Removes a provider, after [`Books::forget_holdings`]; [`CatalogError::NoSuchProvider`].
     RemoveProvider: remove_provider(provider: PublicKey) -> u64;
 
@@ -217,6 +220,29 @@ operations! {
     MarkPublished: mark_published(dataset: DatasetId, sequence: u64, provider: PublicKey) -> ();
     /// Datasets whose head is out of date and should be written anew without waiting for a commit.
     StaleHeads: stale_heads() -> Vec<DatasetId>;
+
+    /// Segments that a lease pins.
+    LeaseSegments: lease_segments(lease: LeaseId) -> Vec<SegmentNumber>;
+    /// What is agreed with providers about pay, by provider.
+    Agreements: agreements() -> Vec<Agreement>;
+    /// Providers whose agreed set is not what they hold for committed segments, and, with a lease, for its own.
+    Unagreed: unagreed(lease: Option<LeaseId>) -> Vec<PublicKey>;
+    /// What would make a provider's agreed set that which it holds: up to `limit` fragments that come in, and, without a
+    /// lease, that go out. Reads the whole set.
+    DraftSet: draft_set(provider: PublicKey, lease: Option<LeaseId>, limit: u32) -> SetDraft;
+    /// Notes what the provider is about to be asked to sign, before it is asked; [`CatalogError::StaleRevision`].
+    BeginRevision: begin_revision(revision: NewRevision) -> ();
+    /// Notes what became of it. Repeating one that succeeded succeeds; [`CatalogError::StaleRevision`].
+    EndRevision: end_revision(provider: PublicKey, sequence: u32, end: RevisionEnd) -> ();
+    /// Takes in, page by page, the set that a provider keeps of an agreement that these books know less of. It counts with
+    /// the last page, which names the agreement and its sequence; the first replaces what was known.
+    AdoptAgreement: adopt_agreement(
+        provider: PublicKey, first: bool, items: Vec<SetItem>, last: Option<(u32, u32)>
+    ) -> ();
+    /// Says whether anything new is placed with a provider and paid for. Nothing happens when there is no agreement.
+    SetAgreementState: set_agreement_state(provider: PublicKey, state: AgreementState) -> ();
+    /// Forgets an agreement that is closed on the chain. May be repeated.
+    DropAgreement: drop_agreement(provider: PublicKey) -> ();
 
     /// Leaves something to do. The same work is kept once.
     AddJob: add_job(work: Work, not_before: Timestamp) -> JobId;

@@ -2,9 +2,10 @@
 
 use crate::error::CatalogError;
 use crate::records::{Contact, Outcome, Provider, ProviderProfile, ProviderStats, Work};
+use crate::segments::key_at;
 use crate::turn::{DatasetNumber, Turn, Urgency};
 use rusqlite::{Row, params};
-use seedbank_formats::{DatasetId, PublicKey, SegmentNumber, Timestamp};
+use seedbank_formats::{DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp};
 
 impl Turn<'_> {
     pub(crate) fn put_provider(&self, profile: ProviderProfile) -> Result<(), CatalogError> {
@@ -33,8 +34,12 @@ impl Turn<'_> {
     }
 
     pub(crate) fn providers(&self) -> Result<Vec<Provider>, CatalogError> {
-        let sql = "SELECT key, address, operator, region, capacity_bytes, free_bytes, accepting, added,
-                       last_seen, requests, failures, failures_in_row, lies, latency_us, latency_deviation_us
+        // Whoever stopped proving takes nothing more from us, whatever it says.
+        let sql = "SELECT key, address, operator, region, capacity_bytes, free_bytes,
+                       accepting AND NOT EXISTS (
+                           SELECT 1 FROM agreements a WHERE a.provider = key AND a.state = 'stopped'),
+                       added, last_seen, requests, failures, failures_in_row, lies, latency_us,
+                       latency_deviation_us
                    FROM providers ORDER BY key";
         self.all(sql, [], |row| {
             let profile = ProviderProfile {
@@ -92,9 +97,31 @@ impl Turn<'_> {
         Ok(u64::try_from(lost).unwrap_or(u64::MAX))
     }
 
+    pub(crate) fn lose_fragments(
+        &self,
+        provider: PublicKey,
+        fragments: Vec<FragmentId>,
+    ) -> Result<u64, CatalogError> {
+        let mut lost = 0;
+        for fragment in fragments {
+            let sql =
+                "SELECT d.id, f.segment, f.position FROM fragments f JOIN datasets d ON d.number = f.dataset
+                       WHERE f.holder = ?1 AND f.id = ?2";
+            let keys = self.all(sql, params![provider.as_bytes(), fragment.as_bytes()], key_at)?;
+            for key in keys {
+                self.set_holder(key, None)?;
+                lost += 1;
+            }
+        }
+        Ok(lost)
+    }
+
     pub(crate) fn remove_provider(&self, provider: PublicKey) -> Result<u64, CatalogError> {
         let lost = self.forget_holdings(provider)?;
         self.run("DELETE FROM publications WHERE provider = ?1", [provider.as_bytes()])?;
+        // Whoever is added again may be paid again; an agreement that is open stays to be ended.
+        let sql = "DELETE FROM agreements WHERE provider = ?1 AND state = 'stopped'";
+        self.run(sql, [provider.as_bytes()])?;
         match self.run("DELETE FROM providers WHERE key = ?1", [provider.as_bytes()])? {
             0 => Err(CatalogError::NoSuchProvider { key: provider }),
             _ => Ok(lost),

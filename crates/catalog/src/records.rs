@@ -593,6 +593,108 @@ pub struct Restoration {
     pub head: Option<HeadRecord>,
 }
 
+/// A fragment as an agreement's set has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetItem {
+    /// The fragment.
+    pub fragment: FragmentId,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// Whether a provider is paid for more than it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgreementState {
+    /// It is paid for what it proves.
+    Open,
+    /// It was given up: nothing new is placed there.
+    Stopped,
+}
+
+/// What is agreed with one provider about pay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreement {
+    /// The provider.
+    pub provider: PublicKey,
+    /// Its number in the market; `None` until the provider has opened it there.
+    pub id: Option<u32>,
+    /// The last revision that the provider is known to hold.
+    pub sequence: u32,
+    /// Fragments of its set.
+    pub fragments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The last terms with both signatures, as the payer wrote them: the books don't look inside.
+    pub signed: Option<String>,
+    /// What was asked of the provider and not answered yet. It may have signed.
+    pub pending: Option<PendingRevision>,
+    /// Whether more is placed there.
+    pub state: AgreementState,
+}
+
+/// What a provider was asked to sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingRevision {
+    /// Its sequence.
+    pub sequence: u32,
+    /// The request, as the payer wrote it: the books don't look inside.
+    pub request: String,
+}
+
+/// What would make an agreed set that which the provider holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetDraft {
+    /// What comes in, by id.
+    pub added: Vec<SetItem>,
+    /// What goes out, by id.
+    pub removed: Vec<FragmentId>,
+    /// Whether there is more than the limit.
+    pub more: bool,
+    /// The root of the set that comes of it.
+    #[serde(with = "hex::array")]
+    pub root: [u8; 32],
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its fragments.
+    pub fragments: u64,
+}
+
+/// A revision (or, for sequence 0, the first proposal) that a provider is about to be asked to sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRevision {
+    /// The provider.
+    pub provider: PublicKey,
+    /// Its sequence. The books' present one is one less, but for a proposal.
+    pub sequence: u32,
+    /// What comes in.
+    pub added: Vec<SetItem>,
+    /// What goes out.
+    pub removed: Vec<FragmentId>,
+    /// The request, as the payer wrote it.
+    pub request: String,
+}
+
+/// What became of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RevisionEnd {
+    /// The provider holds it.
+    Signed {
+        /// The agreement's number in the market.
+        id: u32,
+        /// The terms with both signatures; `None` when the provider's signature is of no use any more.
+        signed: Option<String>,
+    },
+    /// The provider holds what it held before.
+    Refused,
+}
+
 /// Bytes as hex.
 pub(crate) mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de};

@@ -343,7 +343,7 @@ pub(crate) fn link_at(row: &Row<'_>, first: usize) -> rusqlite::Result<Link> {
 }
 
 /// Reads dataset, segment and index from the first three columns.
-fn key_at(row: &Row<'_>) -> rusqlite::Result<FragmentKey> {
+pub(crate) fn key_at(row: &Row<'_>) -> rusqlite::Result<FragmentKey> {
     Ok(FragmentKey {
         dataset: DatasetId(row.get(0)?),
         segment: SegmentNumber(row.get(1)?),

@@ -1,5 +1,6 @@
 //! The books as a whole, as their callers meet them; here, what all of these tests build on.
 
+mod agreements;
 mod collection;
 mod durable;
 mod fragments;

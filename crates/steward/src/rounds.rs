@@ -132,6 +132,7 @@ fn wake(request: &Request) -> Wake {
         Request::Commit { .. }
         | Request::RemoveDataset { .. }
         | Request::ForgetHoldings { .. }
+        | Request::LoseFragments { .. }
         | Request::RemoveProvider { .. }
         | Request::SetHolder { holding: None, .. }
         | Request::AddJob { .. }

@@ -86,6 +86,16 @@ pub(crate) fn repeatable(request: &Request) -> bool {
         | Request::PendingHeads { .. }
         | Request::MarkPublished { .. }
         | Request::StaleHeads { .. }
+        | Request::LoseFragments { .. }
+        | Request::LeaseSegments { .. }
+        | Request::Agreements { .. }
+        | Request::Unagreed { .. }
+        | Request::DraftSet { .. }
+        | Request::BeginRevision { .. }
+        | Request::EndRevision { .. }
+        | Request::AdoptAgreement { .. }
+        | Request::SetAgreementState { .. }
+        | Request::DropAgreement { .. }
         | Request::AddJob { .. }
         | Request::FinishJob { .. }
         | Request::Jobs { .. }
