@@ -78,6 +78,43 @@ fn main() {
     texts();
 }
 
+/// What is said about money.
+fn payments(id: &str) {
+    let (wallet, root) = (format!("0x{}", "0123456789".repeat(4)), format!("0x{id}"));
+    let signature = format!("0x{}{}1b", "12".repeat(32), "34".repeat(32));
+    let signed = |message: &str| format!(r#"{{"message":{message},"signature":"{signature}"}}"#);
+    let set = format!(r#"{{"agreement":1,"sequence":2,"set_root":"{root}","size":7,"rate_per_epoch":"5"}}"#);
+    let leaf = format!(r#"{{"fragment":"{id}","length":7,"retain_until":9}}"#);
+    let quote = format!(
+        r#"{{"provider":"{wallet}","prices":{{"rent_per_gib_month":"10","egress_per_gib":"0"}},"epochs_min":7,"expires":9,"credit_bytes":1}}"#
+    );
+    let proposal = format!(
+        r#"{{"client":"{wallet}","provider":"{wallet}","set_root":"{root}","size":7,"rate_per_epoch":"1","end_epoch":9,"escrow":"9","retained_bytes":0,"retained_until":0,"accept_by":3,"nonce":"{root}"}}"#
+    );
+    let revision = format!(
+        r#"{{"agreement":1,"sequence":2,"set_root":"{root}","size":7,"rate_per_epoch":"1","from_epoch":3,"end_epoch":9,"retained_bytes":0,"retained_until":0}}"#
+    );
+    let voucher =
+        format!(r#"{{"payer":"{wallet}","payee":"{wallet}","signer":"{wallet}","cumulative":"12"}}"#);
+    let messages = [
+        format!(r#"{{"chain_id":199,"directory":"{wallet}","quote":{}}}"#, signed(&quote)),
+        format!(r#"{{"proposal":{},"binding":"{}","added":[{leaf}]}}"#, signed(&proposal), "cd".repeat(64)),
+        format!(r#"{{"accepted":{{"agreement":4,"transaction":"{root}"}}}}"#),
+        format!(r#"{{"base_sequence":1,"added":[{leaf}],"removed":[],"revision":{}}}"#, signed(&revision)),
+        format!(r#"{{"refused":{{"reason":"not_held","message":"no","own":{set},"fragments":["{id}"]}}}}"#),
+        format!(r#"{{"set":{set},"leaves":[{leaf}]}}"#),
+        format!(r#"{{"voucher":{}}}"#, signed(&voucher)),
+        r#"{"accepted":{"owed":"1","prepaid":"0","credit_bytes":9}}"#.to_owned(),
+    ];
+    for (selector, text) in (0..).zip(&messages) {
+        write("payments", "documented", selector, text.as_bytes());
+    }
+    let due = format!(
+        r#"{{"code":"payment_required","message":"pay","payment":{{"owed":"7","needed":"5","credit_bytes":0,"payee":"{wallet}","egress_per_gib":"9"}}}}"#
+    );
+    write("messages", "payment-required", 1, due.as_bytes());
+}
+
 /// What is text on the wire or in a file.
 fn texts() {
     let id = "0123456789abcdef".repeat(4);
@@ -92,6 +129,8 @@ fn texts() {
         (3, "1900000000".to_owned()),
         (4, format!("Seedbank {id}")),
         (5, "1900000000123".to_owned()),
+        (0, format!("GET\n/v1/set\nafter={id}&limit=10")),
+        (0, "POST\n/v1/voucher".to_owned()),
         (6, "public".to_owned()),
         (6, id.clone()),
     ];
@@ -112,6 +151,7 @@ fn texts() {
     for (selector, text) in (0..).zip(&messages) {
         write("messages", "documented", selector, text.as_bytes());
     }
+    payments(&id);
     write("names", "fields", 0, &[0, 1, 2, 3, 4, 5, 6, 7, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7]);
     write("names", "longer-varint", 0, &[4, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 1, 2, 3, 4, 5, 6, 7]);
     write("names", "time", 1, &[0xff; 8]);

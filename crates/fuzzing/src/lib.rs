@@ -22,6 +22,7 @@ mod keystore;
 mod messages;
 mod names;
 mod pages;
+mod payments;
 #[path = "../../provider/src/config.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the provider's own file")]
 mod provider_config;
@@ -42,7 +43,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "sealed", run: sealed::run },
     Target { name: "signed", run: signed::run },
     Target { name: "tree", run: pages::run_tree },
@@ -51,6 +52,7 @@ pub const TARGETS: [Target; 12] = [
     Target { name: "slices", run: slices::run },
     Target { name: "messages", run: messages::run },
     Target { name: "requests", run: messages::run_requests },
+    Target { name: "payments", run: payments::run },
     Target { name: "store", run: store::run },
     Target { name: "home", run: home::run },
     Target { name: "store-exchange", run: store_exchange::run },

@@ -11,7 +11,7 @@ use seedbank_protocol::routes::{
 };
 
 /// JSON has many spellings; what was understood is the same when it is written and read again.
-fn reads_back<T: PartialEq + std::fmt::Debug>(
+pub(crate) fn reads_back<T: PartialEq + std::fmt::Debug>(
     bytes: &[u8],
     decode: impl Fn(&[u8]) -> Result<T, MessageError>,
     encode: impl Fn(&T) -> Vec<u8>,

@@ -5,6 +5,7 @@ pub mod hedging;
 pub mod latency;
 pub mod messages;
 pub mod moment;
+pub mod payment;
 pub mod read_exchange;
 pub mod routes;
 pub mod store_exchange;

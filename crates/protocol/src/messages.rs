@@ -5,6 +5,7 @@
 //! so unknown fields, features and codes are let pass there. Signed things (receipts, statements, tokens, heads) are
 //! binary and live in `formats`.
 
+use crate::payment::PaymentDue;
 use crate::routes::{
     ALPN, CLAIMS_BATCH_MAX, CLAIMS_PAGE_MAX, JSON_BYTES_MAX, PROBLEM_BYTES_MAX, TOKEN_BYTES_MAX,
 };
@@ -43,11 +44,11 @@ pub enum MessageError {
     },
 }
 
-fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+pub(crate) fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     serde_json::to_vec(message).expect("messages have text keys and no failing serialiser")
 }
 
-fn decode<T: DeserializeOwned>(
+pub(crate) fn decode<T: DeserializeOwned>(
     message: &'static str,
     bytes: &[u8],
     bytes_max: usize,
@@ -104,9 +105,10 @@ impl Serialize for TokenUnits {
 impl<'de> Deserialize<'de> for TokenUnits {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<TokenUnits, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
+        let one_spelling =
+            text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
         match text.parse() {
-            Ok(units) if digits_only => Ok(TokenUnits(units)),
+            Ok(units) if one_spelling => Ok(TokenUnits(units)),
             _ => Err(serde::de::Error::custom("an amount is not a string of decimal digits")),
         }
     }
@@ -136,6 +138,9 @@ pub enum Accepting {
 
 /// Optional abilities of version 1 that this build has; a provider lists its own in [`Hello::features`].
 pub const FEATURES: [&str; 3] = ["claims", "heads", "proofs"];
+
+/// Listed in [`Hello::features`] by a provider that is paid: it gives quotes and takes proposals, revisions and vouchers.
+pub const FEATURE_PAYMENTS: &str = "payments";
 
 /// Operators and regions are short names for people and for policies.
 const NAME_BYTES_MAX: usize = 64;
@@ -204,6 +209,8 @@ fn is_short_name(text: &str) -> bool {
 pub enum ProblemCode {
     /// The request is malformed: the client is broken.
     BadRequest,
+    /// The key read more than it has credit for: a voucher must come first. [`Problem::payment`] says for how much.
+    PaymentRequired,
     /// The reader token is missing, expired, for another bearer, or not of a reader that the claim names.
     TokenRefused,
     /// This key is no client here: the operator grants it no quota.
@@ -247,6 +254,7 @@ impl ProblemCode {
     pub const fn status(self) -> u16 {
         match self {
             ProblemCode::BadRequest => 400,
+            ProblemCode::PaymentRequired => 402,
             ProblemCode::TokenRefused | ProblemCode::UnknownClient | ProblemCode::OverQuota => 403,
             ProblemCode::NotFound => 404,
             ProblemCode::MethodNotAllowed => 405,
@@ -275,6 +283,9 @@ pub struct Problem {
     /// After how many seconds a repeat may succeed, if the provider knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
+    /// What must be paid, with [`ProblemCode::PaymentRequired`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<Box<PaymentDue>>,
 }
 
 impl fmt::Display for Problem {
@@ -290,7 +301,13 @@ impl Problem {
     /// A problem without a time to wait.
     #[must_use]
     pub fn new(code: ProblemCode, message: impl Into<String>) -> Problem {
-        Problem { code, message: message.into(), retry_after_s: None }
+        Problem { code, message: message.into(), retry_after_s: None, payment: None }
+    }
+
+    /// A read that must be paid for first.
+    #[must_use]
+    pub fn payment_required(message: impl Into<String>, due: PaymentDue) -> Problem {
+        Problem { payment: Some(Box::new(due)), ..Problem::new(ProblemCode::PaymentRequired, message) }
     }
 
     /// As JSON.
@@ -530,6 +547,7 @@ mod tests {
         let page = include_str!("../../../docs/protocol.md");
         for code in [
             ProblemCode::BadRequest,
+            ProblemCode::PaymentRequired,
             ProblemCode::TokenRefused,
             ProblemCode::UnknownClient,
             ProblemCode::OverQuota,
@@ -611,7 +629,8 @@ mod tests {
     #[test]
     fn amounts_are_digits_in_a_string() {
         assert_eq!(serde_json::from_str::<TokenUnits>("\"12\"").unwrap(), TokenUnits(12));
-        for refused in ["12", "\"-1\"", "\"+1\"", "\"\"", "\"1e3\""] {
+        assert_eq!(serde_json::from_str::<TokenUnits>("\"0\"").unwrap(), TokenUnits(0));
+        for refused in ["12", "\"-1\"", "\"+1\"", "\"\"", "\"1e3\"", "\"012\"", "\"00\""] {
             assert!(serde_json::from_str::<TokenUnits>(refused).is_err(), "{refused}");
         }
     }

@@ -35,6 +35,14 @@ pub const CLAIMS_PAGE_MAX: usize = 1_000;
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;
 /// A head names the holders of a few segments with up to 255 fragments each, at some 80 bytes a holder.
 pub const HEAD_BYTES_MAX: usize = seedbank_formats::head::HEAD_BYTES_MAX;
+/// Fragments that one proposal or revision may add, and as many that it may remove: a set of any size is reached in steps.
+pub const SET_CHANGE_MAX: usize = 5_000;
+/// The largest change of a set takes half of this.
+pub const SET_CHANGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// One page of a set fits well into [`JSON_BYTES_MAX`].
+pub const SET_PAGE_MAX: usize = 5_000;
+/// A voucher is three addresses, an amount and a signature.
+pub const VOUCHER_BYTES_MAX: usize = 4 * 1024;
 /// A proof is built and checked in memory on both sides; longer ranges are asked for in pieces.
 pub const PROOF_RANGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The longest slice that a provider may answer a proof with: the range rounded out to groups and its tree nodes,
@@ -83,6 +91,8 @@ pub enum Caller {
     Customer,
     /// Any key, which sees and changes its own claims and no others.
     Claimant,
+    /// Any key, which sees and changes its own wallet's agreement and no other.
+    Party,
     /// Who holds the claim; anyone, if a claim says public; or the bearer of a reader token that a claim names.
     Reader,
 }
@@ -95,6 +105,7 @@ impl Caller {
             Caller::AnyKey => "any key",
             Caller::Customer => "a key with quota",
             Caller::Claimant => "any key, for its own claims",
+            Caller::Party => "any key, for its own agreement",
             Caller::Reader => "the claim's owner, a token's bearer, or anyone if public",
         }
     }
@@ -119,6 +130,16 @@ pub enum RouteName {
     PutHead,
     /// Read a dataset's head.
     GetHead,
+    /// What do you ask for, signed?
+    GetQuote,
+    /// Offer a first agreement.
+    PostProposal,
+    /// Agree on new terms.
+    PostRevision,
+    /// List the set that is kept for the caller.
+    ListSet,
+    /// Pay for reads.
+    PostVoucher,
 }
 
 impl RouteName {
@@ -134,6 +155,11 @@ impl RouteName {
             RouteName::ListClaims => "list_claims",
             RouteName::PutHead => "put_head",
             RouteName::GetHead => "get_head",
+            RouteName::GetQuote => "get_quote",
+            RouteName::PostProposal => "post_proposal",
+            RouteName::PostRevision => "post_revision",
+            RouteName::ListSet => "list_set",
+            RouteName::PostVoucher => "post_voucher",
         }
     }
 
@@ -149,6 +175,11 @@ impl RouteName {
             RouteName::ListClaims => &ROUTES[5],
             RouteName::PutHead => &ROUTES[6],
             RouteName::GetHead => &ROUTES[7],
+            RouteName::GetQuote => &ROUTES[8],
+            RouteName::PostProposal => &ROUTES[9],
+            RouteName::PostRevision => &ROUTES[10],
+            RouteName::ListSet => &ROUTES[11],
+            RouteName::PostVoucher => &ROUTES[12],
         }
     }
 }
@@ -169,7 +200,7 @@ pub struct RouteSpec {
 }
 
 /// Every route of version 1, and who may call it.
-pub const ROUTES: [RouteSpec; 8] = [
+pub const ROUTES: [RouteSpec; 13] = [
     RouteSpec {
         name: RouteName::Hello,
         method: Method::Get,
@@ -226,6 +257,41 @@ pub const ROUTES: [RouteSpec; 8] = [
         caller: Caller::AnyKey,
         body_bytes_max: 0,
     },
+    RouteSpec {
+        name: RouteName::GetQuote,
+        method: Method::Get,
+        path: "/v1/quote",
+        caller: Caller::AnyKey,
+        body_bytes_max: 0,
+    },
+    RouteSpec {
+        name: RouteName::PostProposal,
+        method: Method::Post,
+        path: "/v1/proposal",
+        caller: Caller::Customer,
+        body_bytes_max: SET_CHANGE_BYTES_MAX as u64,
+    },
+    RouteSpec {
+        name: RouteName::PostRevision,
+        method: Method::Post,
+        path: "/v1/revision",
+        caller: Caller::Party,
+        body_bytes_max: SET_CHANGE_BYTES_MAX as u64,
+    },
+    RouteSpec {
+        name: RouteName::ListSet,
+        method: Method::Get,
+        path: "/v1/set",
+        caller: Caller::Party,
+        body_bytes_max: 0,
+    },
+    RouteSpec {
+        name: RouteName::PostVoucher,
+        method: Method::Post,
+        path: "/v1/voucher",
+        caller: Caller::AnyKey,
+        body_bytes_max: VOUCHER_BYTES_MAX as u64,
+    },
 ];
 
 /// What a request asks for: method, path and query, understood.
@@ -257,6 +323,21 @@ pub enum Route {
     PutHead(DatasetId),
     /// See [`RouteName::GetHead`].
     GetHead(DatasetId),
+    /// See [`RouteName::GetQuote`].
+    GetQuote,
+    /// See [`RouteName::PostProposal`].
+    PostProposal,
+    /// See [`RouteName::PostRevision`].
+    PostRevision,
+    /// See [`RouteName::ListSet`].
+    ListSet {
+        /// Only fragments above this one.
+        after: Option<FragmentId>,
+        /// At most so many: 1 to [`SET_PAGE_MAX`].
+        limit: usize,
+    },
+    /// See [`RouteName::PostVoucher`].
+    PostVoucher,
 }
 
 impl Route {
@@ -291,18 +372,25 @@ impl Route {
             }
             ("POST", ["claims"]) => Route::PostClaims,
             ("GET", ["claims"]) => {
-                let [after, limit] = parse_query(query, ["after", "limit"])?;
-                let after = after.map(parse_id).transpose()?;
-                let limit = limit.map_or(Ok(CLAIMS_PAGE_MAX as u64), parse_number)?;
-                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-                if limit == 0 {
-                    return Err(bad("limit is 0"));
-                }
-                return Ok(Route::ListClaims { after, limit: limit.min(CLAIMS_PAGE_MAX) });
+                let (after, limit) = parse_page(query, CLAIMS_PAGE_MAX)?;
+                return Ok(Route::ListClaims { after, limit });
             }
+            ("GET", ["set"]) => {
+                let (after, limit) = parse_page(query, SET_PAGE_MAX)?;
+                return Ok(Route::ListSet { after, limit });
+            }
+            ("GET", ["quote"]) => Route::GetQuote,
+            ("POST", ["proposal"]) => Route::PostProposal,
+            ("POST", ["revision"]) => Route::PostRevision,
+            ("POST", ["voucher"]) => Route::PostVoucher,
             ("PUT", ["heads", id]) => Route::PutHead(parse_id(id)?),
             ("GET", ["heads", id]) => Route::GetHead(parse_id(id)?),
-            (_, ["hello" | "claims"] | ["fragments" | "heads", _] | ["fragments", _, "proof"]) => {
+            (
+                _,
+                ["hello" | "claims" | "quote" | "proposal" | "revision" | "set" | "voucher"]
+                | ["fragments" | "heads", _]
+                | ["fragments", _, "proof"],
+            ) => {
                 return Err(Problem::new(ProblemCode::MethodNotAllowed, "this path has no such method"));
             }
             _ => return Err(no_such_path()),
@@ -323,10 +411,12 @@ impl Route {
                 format!("/v1/fragments/{fragment}/proof?start={}&end={}", range.start, range.end)
             }
             Route::PostClaims => "/v1/claims".to_owned(),
-            Route::ListClaims { after: None, limit } => format!("/v1/claims?limit={limit}"),
-            Route::ListClaims { after: Some(after), limit } => {
-                format!("/v1/claims?after={after}&limit={limit}")
-            }
+            Route::ListClaims { after, limit } => format_page("/v1/claims", after.as_ref(), *limit),
+            Route::ListSet { after, limit } => format_page("/v1/set", after.as_ref(), *limit),
+            Route::GetQuote => "/v1/quote".to_owned(),
+            Route::PostProposal => "/v1/proposal".to_owned(),
+            Route::PostRevision => "/v1/revision".to_owned(),
+            Route::PostVoucher => "/v1/voucher".to_owned(),
             Route::PutHead(id) | Route::GetHead(id) => format!("/v1/heads/{id}"),
         }
     }
@@ -343,6 +433,11 @@ impl Route {
             Route::ListClaims { .. } => RouteName::ListClaims,
             Route::PutHead(_) => RouteName::PutHead,
             Route::GetHead(_) => RouteName::GetHead,
+            Route::GetQuote => RouteName::GetQuote,
+            Route::PostProposal => RouteName::PostProposal,
+            Route::PostRevision => RouteName::PostRevision,
+            Route::ListSet { .. } => RouteName::ListSet,
+            Route::PostVoucher => RouteName::PostVoucher,
         }
     }
 
@@ -388,6 +483,25 @@ fn check_proof_range(range: Range<u64>) -> Result<Range<u64>, Problem> {
             format!("a proof covers at most {PROOF_RANGE_BYTES_MAX} bytes: ask in pieces"),
         )),
         Some(_) => Ok(range),
+    }
+}
+
+/// Where a page begins and how long it is. One above the limit is cut to it.
+fn parse_page(query: Option<&str>, page_max: usize) -> Result<(Option<FragmentId>, usize), Problem> {
+    let [after, limit] = parse_query(query, ["after", "limit"])?;
+    let after = after.map(parse_id).transpose()?;
+    let limit = limit.map_or(Ok(page_max as u64), parse_number)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit == 0 {
+        return Err(bad("limit is 0"));
+    }
+    Ok((after, limit.min(page_max)))
+}
+
+fn format_page(path: &str, after: Option<&FragmentId>, limit: usize) -> String {
+    match after {
+        None => format!("{path}?limit={limit}"),
+        Some(after) => format!("{path}?after={after}&limit={limit}"),
     }
 }
 
@@ -574,6 +688,12 @@ mod tests {
             Route::ListClaims { after: None, limit: 1_000 },
             Route::PutHead(DatasetId([1; 32])),
             Route::GetHead(DatasetId([1; 32])),
+            Route::GetQuote,
+            Route::PostProposal,
+            Route::PostRevision,
+            Route::ListSet { after: Some(fragment), limit: 10 },
+            Route::ListSet { after: None, limit: 5_000 },
+            Route::PostVoucher,
         ]
     }
 

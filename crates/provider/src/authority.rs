@@ -14,7 +14,7 @@ pub(crate) const RENEWAL_SECONDS_MAX: u64 = 400 * 86_400;
 /// fragment's claims are known.
 pub(crate) fn may_call(caller: Caller, quota_bytes: u64) -> Result<(), Problem> {
     match caller {
-        Caller::AnyKey | Caller::Claimant | Caller::Reader => Ok(()),
+        Caller::AnyKey | Caller::Claimant | Caller::Party | Caller::Reader => Ok(()),
         Caller::Customer => must_be_known(quota_bytes),
     }
 }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn only_storing_needs_quota() {
-        for caller in [Caller::AnyKey, Caller::Claimant, Caller::Reader] {
+        for caller in [Caller::AnyKey, Caller::Claimant, Caller::Party, Caller::Reader] {
             assert_eq!(may_call(caller, 0), Ok(()));
         }
         assert_eq!(may_call(Caller::Customer, 1), Ok(()));

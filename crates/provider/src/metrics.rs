@@ -101,7 +101,7 @@ pub(crate) enum Outcome {
     Refused(ProblemCode),
 }
 
-const ROUTES: [RouteName; 8] = [
+const ROUTES: [RouteName; 13] = [
     RouteName::Hello,
     RouteName::PutFragment,
     RouteName::GetFragment,
@@ -110,6 +110,11 @@ const ROUTES: [RouteName; 8] = [
     RouteName::ListClaims,
     RouteName::PutHead,
     RouteName::GetHead,
+    RouteName::GetQuote,
+    RouteName::PostProposal,
+    RouteName::PostRevision,
+    RouteName::ListSet,
+    RouteName::PostVoucher,
 ];
 
 /// Requests that name no route.
@@ -276,8 +281,9 @@ impl StoreMetrics {
     }
 }
 
-const CODES: [ProblemCode; 18] = [
+const CODES: [ProblemCode; 19] = [
     ProblemCode::BadRequest,
+    ProblemCode::PaymentRequired,
     ProblemCode::TokenRefused,
     ProblemCode::UnknownClient,
     ProblemCode::OverQuota,
@@ -301,6 +307,7 @@ const CODES: [ProblemCode; 18] = [
 pub(crate) const fn code_label(code: ProblemCode) -> &'static str {
     match code {
         ProblemCode::BadRequest => "bad_request",
+        ProblemCode::PaymentRequired => "payment_required",
         ProblemCode::TokenRefused => "token_refused",
         ProblemCode::UnknownClient => "unknown_client",
         ProblemCode::OverQuota => "over_quota",

@@ -102,6 +102,11 @@ impl Service {
             Route::ListClaims { after, limit } => self.list_claims(after, limit, admitted).await,
             Route::PutHead(dataset) => self.put_head(dataset, admitted).await,
             Route::GetHead(dataset) => self.get_head(dataset, admitted).await,
+            Route::GetQuote
+            | Route::PostProposal
+            | Route::PostRevision
+            | Route::ListSet { .. }
+            | Route::PostVoucher => Err(Problem::new(ProblemCode::NotFound, "this provider is not paid")),
         }
     }
 

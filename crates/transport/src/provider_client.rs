@@ -23,6 +23,8 @@ use seedbank_protocol::routes::{
 };
 use std::ops::{Deref, Range};
 
+mod payments;
+
 /// A value whose signature was checked, with the bytes that were signed: evidence that can be shown to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed<T> {

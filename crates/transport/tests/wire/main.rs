@@ -8,6 +8,7 @@ mod answers;
 mod hostile;
 mod hostile_provider;
 mod identity;
+mod payments;
 mod pool;
 mod provider;
 mod support;

@@ -156,6 +156,11 @@ async fn answer(kept: Arc<Mutex<Kept>>, mut call: Call) -> Result<Response<Body>
                 kept.heads.get(&dataset).cloned().ok_or(Problem::new(ProblemCode::NotFound, "none"))?;
             answer_bytes(StatusCode::OK, head)
         }
+        Route::GetQuote
+        | Route::PostProposal
+        | Route::PostRevision
+        | Route::ListSet { .. }
+        | Route::PostVoucher => return Err(Problem::new(ProblemCode::NotFound, "not paid")),
     })
 }
 

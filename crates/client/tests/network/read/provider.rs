@@ -314,7 +314,12 @@ impl Shelf {
                 let head = self.head(&dataset).ok_or(Problem::new(ProblemCode::NotFound, "no head"))?;
                 Ok(answer_bytes(StatusCode::OK, head))
             }
-            Route::ListClaims { .. } => Err(Problem::new(ProblemCode::BadRequest, "not here")),
+            Route::ListClaims { .. }
+            | Route::GetQuote
+            | Route::PostProposal
+            | Route::PostRevision
+            | Route::ListSet { .. }
+            | Route::PostVoucher => Err(Problem::new(ProblemCode::BadRequest, "not here")),
         }
     }
 
