@@ -29,8 +29,9 @@ contract Blake3Paths is IChunkPaths {
         (uint256 depth, uint256 turns) = path(index, chunks);
         if (siblings.length != depth) revert PathLength(depth, siblings.length);
 
-        // Nothing of Solidity's runs after this block, so all memory from 0x80 on is free.
-        assembly ("memory-safe") {
+        // Nothing of Solidity's runs after this block, so all memory from 0x80 on is free. It isn't marked as memory-safe: else the compiler
+        // may keep variables of its own in that memory, and does.
+        assembly {
             // Bits of the four words of a row.
             function mask() -> m {
                 m := 0x00000000ffffffff00000000ffffffff00000000ffffffff00000000ffffffff
