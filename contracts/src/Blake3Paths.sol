@@ -29,8 +29,8 @@ contract Blake3Paths is IChunkPaths {
         (uint256 depth, uint256 turns) = path(index, chunks);
         if (siblings.length != depth) revert PathLength(depth, siblings.length);
 
-        // Nothing of Solidity's runs after this block, so all memory from 0x80 on is free. It isn't marked as memory-safe: else the compiler
-        // may keep variables of its own in that memory, and does.
+        // Nothing of Solidity's runs after this block, so all memory from 0x80 on is free. It must not be called memory-safe: then the
+        // compiler may keep variables of its own there when the stack is full. Without, it refuses to compile in that case.
         assembly {
             // Bits of the four words of a row.
             function mask() -> m {
@@ -98,17 +98,20 @@ contract Blake3Paths is IChunkPaths {
                 a := xor(a, c)
                 b := xor(b, d)
             }
-            // Eight little-endian words, given as 32 bytes, to memory from `to` on.
-            function spread(to, w) {
-                // Bytes swapped inside each word: neighbours first, then halves.
+            // Bytes swapped inside each of eight words: neighbours first, then halves.
+            function swapped(w_) -> w {
                 w := or(
-                    shl(8, and(w, 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff)),
-                    and(shr(8, w), 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff)
+                    shl(8, and(w_, 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff)),
+                    and(shr(8, w_), 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff)
                 )
                 w := or(
                     shl(16, and(w, 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff)),
                     and(shr(16, w), 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff)
                 )
+            }
+            // Eight little-endian words, given as 32 bytes, to memory from `to` on.
+            function spread(to, bytes_) {
+                let w := swapped(bytes_)
                 mstore(to, shr(224, w))
                 mstore(add(to, 0x20), and(shr(192, w), 0xffffffff))
                 mstore(add(to, 0x40), and(shr(160, w), 0xffffffff))
@@ -198,15 +201,7 @@ contract Blake3Paths is IChunkPaths {
                         or(shr(96, and(b, shl(128, 0xffffffff))), shr(192, b))
                     )
                 )
-            w := or(
-                shl(8, and(w, 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff)),
-                and(shr(8, w), 0x00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff)
-            )
-            w := or(
-                shl(16, and(w, 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff)),
-                and(shr(16, w), 0x0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff0000ffff)
-            )
-            mstore(0, w)
+            mstore(0, swapped(w))
             return(0, 0x20)
         }
     }

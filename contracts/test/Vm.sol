@@ -45,8 +45,11 @@ interface Vm {
     function envOr(string calldata name, address otherwise) external view returns (address);
     function startBroadcast() external;
     function stopBroadcast() external;
+    function parseJson(string calldata json, string calldata key) external pure returns (bytes memory);
+    function etch(address target, bytes calldata code) external;
+    function setBlockhash(uint256 number, bytes32 hash) external;
     function assume(bool condition) external pure;
 }
 
-/// Where forge answers.
+// Where forge answers.
 Vm constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
