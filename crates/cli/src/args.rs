@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// Run the owner's daemon.
     #[command(subcommand)]
     Steward(Steward),
+    /// Run the embedded chain, or follow one.
+    #[command(subcommand)]
+    Chain(Chain),
     /// The owner's keys.
     #[command(subcommand)]
     Key(Key),
@@ -290,6 +293,45 @@ pub(crate) enum Steward {
         #[arg(long, hide = true)]
         with_parent: bool,
     },
+}
+
+/// `seedbank chain`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Chain {
+    /// Serve the chain in a folder over JSON-RPC; a new folder begins a new chain.
+    Run(ChainRun),
+}
+
+/// `seedbank chain run`.
+#[derive(Debug, Args)]
+pub(crate) struct ChainRun {
+    /// The chain's folder; `chain` in the home otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Address of the JSON-RPC; port 0 lets the system choose. Beyond this machine only if you name such an address.
+    #[arg(long, default_value = "127.0.0.1:7405")]
+    pub(crate) listen: String,
+    /// Chain id of a new chain; a chain that exists must have it.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..=9_007_199_254_740_991))]
+    pub(crate) chain_id: Option<u64>,
+    /// Seconds without a transaction after which an empty block is made; 0 makes none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) block_time: u64,
+    /// Let callers move the clock, for tests: evm_increaseTime, evm_setNextBlockTimestamp, evm_mine.
+    #[arg(long)]
+    pub(crate) test_clock: bool,
+    /// Replay and check the chain at this URL instead of making blocks. Transactions are not taken.
+    #[arg(long, value_name = "URL", conflicts_with = "test_clock")]
+    pub(crate) follow: Option<String>,
+    /// The hash of block 0 of the chain to follow; the first answer is believed otherwise.
+    #[arg(long, value_name = "HASH", requires = "follow")]
+    pub(crate) genesis_hash: Option<String>,
+    /// Write the port of the JSON-RPC to this file once it is served.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) port_file: Option<PathBuf>,
+    /// Stop when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub(crate) with_parent: bool,
 }
 
 /// `seedbank key`.

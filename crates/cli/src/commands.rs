@@ -1,6 +1,7 @@
 //! What each command does, one file a noun.
 
 pub(crate) mod bench;
+pub(crate) mod chain;
 pub(crate) mod dataset;
 pub(crate) mod demo;
 pub(crate) mod key;

@@ -10,6 +10,7 @@ use seedbank_client::pull::{CatError, PullError, VerifyError, WrongSha256};
 use seedbank_client::push::PushError;
 use seedbank_client::reader::ReadError;
 use seedbank_client::snapshot::SnapshotError;
+use seedbank_devchain::Stopped;
 use seedbank_formats::path::PathError;
 use std::io::{self, Write};
 use std::net::AddrParseError;
@@ -55,7 +56,9 @@ fn is_unverified(cause: &(dyn std::error::Error + 'static)) -> bool {
         | SnapshotError::WrongAuthor { .. } => true,
         SnapshotError::Read(_) => false,
     };
-    cause.downcast_ref().is_some_and(unsigned) || cause.is::<WrongSha256>()
+    cause.downcast_ref().is_some_and(unsigned)
+        || cause.is::<WrongSha256>()
+        || matches!(cause.downcast_ref(), Some(Stopped::Diverged(_)))
 }
 
 /// The read that a cause is about: errors that only pass it on hide it from the chain.

@@ -91,6 +91,11 @@ impl Home {
         self.root.join("catalog")
     }
 
+    /// The embedded chain.
+    pub(crate) fn chain_dir(&self) -> PathBuf {
+        self.root.join("chain")
+    }
+
     /// The deduplication index's runs, which can be rebuilt.
     pub(crate) fn index_dir(&self) -> PathBuf {
         self.root.join("index")

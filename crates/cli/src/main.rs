@@ -48,7 +48,9 @@ fn leave_no_core_file() {
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let daemon = matches!(
         cli.command,
-        Command::Provider(args::Provider::Run { .. }) | Command::Steward(args::Steward::Run { .. })
+        Command::Provider(args::Provider::Run { .. })
+            | Command::Steward(args::Steward::Run { .. })
+            | Command::Chain(args::Chain::Run(_))
     );
     let default = if daemon { LevelFilter::INFO } else { LevelFilter::ERROR };
     logging::start(logging::level(cli.global.log.as_deref(), default)?, cli.global.log_format);
@@ -86,6 +88,7 @@ async fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Dataset(command) => commands::dataset::run(app, command).await,
         Command::Provider(command) => commands::provider::run(app, command).await,
         Command::Steward(command) => commands::steward::run(app, command).await,
+        Command::Chain(command) => commands::chain::run(app, command).await,
         Command::Key(command) => commands::key::run(app, command).await,
         Command::Bench(command) => commands::bench::run(app, command).await,
         Command::Completions { shell } => {

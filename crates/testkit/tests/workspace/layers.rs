@@ -106,9 +106,10 @@ fn violations(workspace: &[Crate]) -> Vec<String> {
 }
 
 fn may_use(name: &str, from: Layer, to: &str, using: Use) -> Result<(), &'static str> {
-    let knows_the_chain = name == "seedbank-settlement";
+    // `settlement` speaks to a chain, `devchain` is one.
+    let knows_the_chain = matches!(name, "seedbank-settlement" | "seedbank-devchain");
     if (to.starts_with("alloy") || to.starts_with("revm")) && !knows_the_chain {
-        return Err("only settlement knows the EVM");
+        return Err("only settlement and devchain know the EVM");
     }
     if using == Use::Tests {
         return Ok(());

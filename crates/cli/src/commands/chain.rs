@@ -1,0 +1,93 @@
+//! `seedbank chain`: the embedded chain.
+
+use crate::app::App;
+use crate::args::{Chain as Command, ChainRun};
+use crate::local::{Serving, end_with_parent};
+use crate::stop::stop_signal;
+use anyhow::{Context, bail};
+use seedbank_devchain::{ClockControl, Config, Following, Node};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(options) => serve(app, &options).await,
+    }
+}
+
+/// What the daemon prints when it serves.
+#[derive(Serialize)]
+struct ServingChain {
+    #[serde(flatten)]
+    serving: Serving,
+    url: String,
+    chain_id: u64,
+    block: u64,
+}
+
+async fn serve(app: &App, options: &ChainRun) -> anyhow::Result<()> {
+    if options.with_parent {
+        end_with_parent()?;
+    }
+    let address: SocketAddr =
+        options.listen.parse().with_context(|| format!("--listen {:?} is no address", options.listen))?;
+    if options.test_clock && !address.ip().is_loopback() {
+        bail!("--test-clock lets every caller move the clock: listen on 127.0.0.1 with it");
+    }
+    let dir = match &options.dir {
+        Some(dir) => dir.clone(),
+        None => {
+            app.home.create()?;
+            app.home.chain_dir()
+        }
+    };
+    let config = Config {
+        chain_id: options.chain_id,
+        block_time: (options.block_time > 0).then(|| Duration::from_secs(options.block_time)),
+        clock: if options.test_clock { ClockControl::Test } else { ClockControl::None },
+        ..Config::default()
+    };
+    let stop = stop_signal()?;
+    let node = match &options.follow {
+        None => tokio::task::spawn_blocking(move || Node::open(&dir, config)).await??,
+        Some(url) => {
+            let genesis_hash = options.genesis_hash.as_deref().map(str::parse).transpose();
+            let genesis_hash = genesis_hash.context("--genesis-hash is no hash of 32 bytes")?;
+            Node::follow(&dir, &Following { url: url.clone(), genesis_hash }, config).await?
+        }
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
+    let address = listener.local_addr()?;
+    if let Some(file) = &options.port_file {
+        let port = address.port().to_string();
+        write_whole(file, &port).with_context(|| format!("can't write {}", file.display()))?;
+    }
+    let genesis = node.genesis();
+    let line = ServingChain {
+        serving: Serving { key: genesis.sequencer.to_string(), address: address.to_string(), metrics: None },
+        url: format!("http://{address}"),
+        chain_id: genesis.chain_id,
+        block: node.head()?.0,
+    };
+    tracing::info!(url = %line.url, chain_id = line.chain_id, block = line.block, "chain serves");
+    // Whoever started this process may have gone; serving goes on.
+    let _unheard = app.output.data(&line, |line| {
+        format!("chain {} serves at {}, from block {}", line.chain_id, line.url, line.block)
+    });
+    let served = node.serve(listener, stop).await;
+    // The last commit may be under way.
+    tokio::task::spawn_blocking(move || drop(node)).await?;
+    tracing::info!("chain stopped");
+    Ok(served?)
+}
+
+/// Whoever waits for the file finds all of it.
+fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut unfinished = file.as_os_str().to_owned();
+    unfinished.push(".new");
+    std::fs::write(&unfinished, format!("{text}\n"))?;
+    std::fs::rename(&unfinished, file)
+}
