@@ -7,7 +7,8 @@
 //!   made and read with [`wallet`] keys and [`signature`]s, and the [`binding`] of a wallet to an Ed25519 identity;
 //! - *what it costs*: [`amount`], [`price`];
 //! - *what is proven*: [`fragment_set`], [`challenge`], [`chunk_path`];
-//! - *what is owed for reading*: [`lane`], [`credit`].
+//! - *what is owed for reading*: [`lane`], [`credit`];
+//! - *what becomes of the money*: [`market`].
 //!
 //! No chain is asked and no clock is read here: `settlement` does the one, and the caller the other.
 
@@ -24,6 +25,7 @@ pub mod fragment_set;
 mod hex;
 pub mod keccak;
 pub mod lane;
+pub mod market;
 pub mod price;
 pub mod proposal;
 pub mod publication;
@@ -43,6 +45,7 @@ pub use credit::Credit;
 pub use epoch::{AgreementId, Epoch, EpochClock};
 pub use fragment_set::{Fragment, FragmentSet};
 pub use lane::{Lane, Purse};
+pub use market::Market;
 pub use proposal::{Nonce, Proposal, SetRoot};
 pub use publication::Publication;
 pub use quote::Quote;

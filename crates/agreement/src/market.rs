@@ -1,0 +1,655 @@
+//! The money of `StorageMarket` and the stakes of `ProviderRegistry`, as one value: the same steps, the same refusals.
+//!
+//! It says what the contracts will do before anything is sent, and runs beside their bytecode in tests, value by value. Where the contracts
+//! count with accumulators and trees, it counts plainly, so that a slip in theirs shows. Tokens are not modelled: what arrives is given,
+//! and [`Market::owed`] is what the contract must hold.
+//!
+//! A step that is refused changes nothing, as a transaction that reverts. Who calls and in which block is an argument.
+
+mod beacon;
+mod going_on;
+mod opening;
+mod proving;
+
+pub use beacon::{Block, EmbeddedBeacon};
+pub use opening::SignedRevision;
+pub use proving::Proof;
+
+use crate::address::Address;
+use crate::amount::{Amount, Rate};
+use crate::chunk_path::ChunkPathError;
+use crate::epoch::{AgreementId, Epoch};
+use crate::fragment_set::SetPathError;
+use crate::proposal::SetRoot;
+use crate::typed::Domain;
+use seedbank_formats::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bounties are so many parts of it.
+const BASIS: u128 = 10_000;
+/// No agreement has more bytes.
+pub const SIZE_MAX: u64 = 1 << 48;
+/// No set has more agreements.
+pub const AGREEMENTS_MAX: u32 = (1 << 16) - 1;
+
+/// What a deployment decided for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Parameters {
+    /// Chunks asked for in an epoch.
+    pub challenges: u32,
+    /// A miss costs this many epochs' pay.
+    pub slash_epochs: u32,
+    /// A provider's stake covers this many epochs' pay.
+    pub stake_epochs: u32,
+    /// So many misses one after the other end a set.
+    pub misses_max: u32,
+    /// Notice of either side, in epochs.
+    pub notice_epochs: u32,
+    /// Share of a slash that goes to whoever recorded the miss, in 1/10,000.
+    pub bounty_basis_points: u32,
+    /// What a client pays for a question that is answered.
+    pub question_bond: Amount,
+}
+
+/// Who calls, and in which block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The sender.
+    pub sender: Address,
+    /// The block.
+    pub block: Block,
+}
+
+/// What is held, and at which price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The set.
+    pub set_root: SetRoot,
+    /// Its bytes.
+    pub size: u64,
+    /// What each proven epoch earns.
+    pub rate_per_epoch: Rate,
+    /// The first epoch in which they hold.
+    pub from: Epoch,
+    /// The first epoch in which they no longer hold.
+    pub end: Epoch,
+}
+
+/// An open agreement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreement {
+    /// Who pays.
+    pub client: Address,
+    /// Who stores.
+    pub provider: Address,
+    /// The last revision's.
+    pub sequence: u32,
+    /// Its place in the provider's row of bytes.
+    pub position: u32,
+    /// Bytes that no revision may drop before `retained_until`.
+    pub retained_bytes: u64,
+    /// See `retained_bytes`.
+    pub retained_until: Epoch,
+    /// What is locked for it, less what was earned up to its current terms' beginning.
+    pub escrow: Amount,
+    /// What holds now; none before its first epoch.
+    pub current: Option<Terms>,
+    /// What holds from the next epoch on, if that was agreed.
+    pub next: Option<Terms>,
+}
+
+impl Agreement {
+    /// The epoch with which it ends, as things are.
+    #[must_use]
+    pub fn end(&self) -> Epoch {
+        self.next.or(self.current).expect("an open agreement has terms").end
+    }
+
+    /// The higher of its rates now and next.
+    fn dearer(&self) -> Rate {
+        let rate = |terms: Option<Terms>| terms.map_or(Rate::ZERO, |terms| terms.rate_per_epoch);
+        rate(self.current).max(rate(self.next))
+    }
+}
+
+/// Everything that one provider holds, proven together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProofSet {
+    /// The epoch that is worked on: all before it are closed.
+    pub epoch: Epoch,
+    /// Agreements whose terms change with it and were not moved on yet.
+    pub due: u32,
+    /// Open agreements.
+    pub agreements: u32,
+    /// Epochs missed one after the other.
+    pub misses: u32,
+    /// The first epoch after the set died.
+    pub dead_at: Option<Epoch>,
+    /// Questions that were not answered yet.
+    pub questions: u32,
+    /// What `epoch` earns, if it is proven.
+    pub rate: Amount,
+    /// The same if every agreement had the dearer of its terms: what the stake must cover.
+    pub rate_max: Amount,
+}
+
+/// What a market knows about a provider, whether it holds something or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Holdings {
+    set: ProofSet,
+    /// Agreements and their bytes, laid end to end.
+    places: Vec<Option<(AgreementId, u64)>>,
+    /// Places that were left, the last of which is taken first.
+    free_places: Vec<u32>,
+    proven: BTreeSet<Epoch>,
+    missed: BTreeSet<Epoch>,
+    /// How many agreements change with an epoch that is still to come.
+    due_in: BTreeMap<Epoch, u32>,
+}
+
+/// A provider's entry in the registry, as far as money goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Provider {
+    /// Key that may prove, activate and sign revisions.
+    pub operator: Address,
+    /// What it stands to lose.
+    pub stake: Amount,
+    /// Whether it takes no new agreements.
+    pub leaving: bool,
+}
+
+/// A client's hot key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Authority {
+    cap: Amount,
+    until: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Release {
+    announced: Epoch,
+    amount: Amount,
+}
+
+/// A client's question about one agreement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// The epoch whose seed asks and in which it must be answered.
+    pub epoch: Epoch,
+    /// What it costs if it is answered.
+    pub bond: Amount,
+}
+
+/// Sums over all accounts and agreements.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Of free balances.
+    pub free: Amount,
+    /// Locked for epochs not proven.
+    pub locked: Amount,
+    /// Of bonds.
+    pub bonded: Amount,
+    /// Slashed stake that clients will get.
+    pub compensation: Amount,
+}
+
+/// Why an item of a batch is passed over. The numbers are the contract's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Skip {
+    /// Not signed by whom it must be, or by a key whose time or cap is over.
+    Signature = 1,
+    /// Used before, too late, or older than what holds.
+    Stale,
+    /// Begins or ends when it can't.
+    Epochs,
+    /// Less is locked, or free to be locked, than the terms need.
+    Escrow,
+    /// The provider's stake does not cover the rate.
+    Stake,
+    /// Would drop what was promised to be kept.
+    Retention,
+    /// No such open agreement, or its set is dead.
+    NotOpen,
+    /// The client has an agreement with this provider.
+    Exists,
+    /// Bytes that can't be: none at the beginning, paid for nothing, more than an agreement may have, or fewer than are retained.
+    Size,
+    /// The set must be brought to the current epoch first.
+    Behind,
+    /// The provider takes no new agreements.
+    Leaving,
+    /// The provider has as many agreements as a set may have.
+    Full,
+}
+
+/// Why a step is refused, as the contracts' errors have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The free balance holds less.
+    #[error("{wanted} are wanted and {free} are free")]
+    Balance {
+        /// How much is wanted.
+        wanted: Amount,
+        /// How much there is.
+        free: Amount,
+    },
+    /// Not that agreement's client, its provider or the provider's operator.
+    #[error("that is somebody else's")]
+    NotYours,
+    /// No such open agreement.
+    #[error("agreement {0} is not open")]
+    NotOpen(AgreementId),
+    /// The provider's set is not at the current epoch: move on what is due.
+    #[error("the set is at epoch {set}, and it is epoch {current}")]
+    Behind {
+        /// Where the set is.
+        set: Epoch,
+        /// What time it is.
+        current: Epoch,
+    },
+    /// Agreements whose terms change now must be moved on first.
+    #[error("{0} agreements are due")]
+    TermsDue(u32),
+    /// This epoch is proven.
+    #[error("epoch {0} is proven")]
+    AlreadyProven(Epoch),
+    /// The provider holds nothing.
+    #[error("there is nothing to prove")]
+    NothingToProve,
+    /// Exactly that many proofs are wanted.
+    #[error("{expected} proofs are wanted, not {actual}")]
+    ProofCount {
+        /// How many are wanted.
+        expected: u32,
+        /// How many came.
+        actual: usize,
+    },
+    /// A chunk doesn't lead to its fragment's id.
+    #[error("chunk {0} is wrong")]
+    WrongChunk(usize),
+    /// A fragment's path is wrong.
+    #[error(transparent)]
+    SetPath(SetPathError),
+    /// A chunk's path is none.
+    #[error(transparent)]
+    ChunkPath(ChunkPathError),
+    /// The set is dead.
+    #[error("the set is dead")]
+    SetDead,
+    /// The set is not dead.
+    #[error("the set is alive")]
+    SetAlive,
+    /// There is a question open.
+    #[error("a question is open")]
+    QuestionOpen,
+    /// There is none.
+    #[error("no question is open")]
+    NoQuestion,
+    /// The question is about this epoch, whose time is not now.
+    #[error("the question is about epoch {0}")]
+    QuestionTime(Epoch),
+    /// A release can be done two or three epochs after the one in which it was announced.
+    #[error("the release was announced in epoch {0}")]
+    ReleaseTime(Epoch),
+    /// Nobody registered under this address.
+    #[error("{0} is no provider")]
+    NotRegistered(Address),
+    /// Agreements and questions need so much of the stake; all of it while something is undecided.
+    #[error("the stake of {stake} is needed")]
+    StakeNeeded {
+        /// What must stay; `None` while it is not known.
+        needed: Option<Amount>,
+        /// What there is.
+        stake: Amount,
+    },
+    /// The deployment's first epoch has not begun.
+    #[error("the first epoch has not begun")]
+    BeforeGenesis,
+    /// A number passes its range.
+    #[error("a number is out of range")]
+    Overflow,
+}
+
+/// The market with its registry and its beacon.
+#[derive(Debug, Clone)]
+pub struct Market {
+    parameters: Parameters,
+    domain: Domain,
+    beacon: EmbeddedBeacon,
+    free: BTreeMap<Address, Amount>,
+    totals: Totals,
+    authorities: BTreeMap<(Address, Address), Authority>,
+    accepted: BTreeSet<[u8; 32]>,
+    last_agreement: u32,
+    agreement_of: BTreeMap<(Address, Address), AgreementId>,
+    agreements: BTreeMap<AgreementId, Agreement>,
+    questions: BTreeMap<AgreementId, Question>,
+    releases: BTreeMap<AgreementId, Release>,
+    holdings: BTreeMap<Address, Holdings>,
+    providers: BTreeMap<Address, Provider>,
+}
+
+impl Market {
+    /// A market that was just deployed.
+    #[must_use]
+    pub fn new(parameters: Parameters, domain: Domain, beacon: EmbeddedBeacon) -> Market {
+        Market {
+            parameters,
+            domain,
+            beacon,
+            free: BTreeMap::new(),
+            totals: Totals::default(),
+            authorities: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            last_agreement: 0,
+            agreement_of: BTreeMap::new(),
+            agreements: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            holdings: BTreeMap::new(),
+            providers: BTreeMap::new(),
+        }
+    }
+
+    // What can be read.
+
+    /// What an account may withdraw or commit.
+    #[must_use]
+    pub fn free(&self, account: &Address) -> Amount {
+        self.free.get(account).copied().unwrap_or_default()
+    }
+
+    /// The sums.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// All tokens that the contract must hold.
+    #[must_use]
+    pub fn owed(&self) -> Amount {
+        let Totals { free, locked, bonded, compensation } = self.totals;
+        [free, locked, bonded, compensation]
+            .into_iter()
+            .chain(self.providers.values().map(|one| one.stake))
+            .sum()
+    }
+
+    /// An open agreement.
+    #[must_use]
+    pub fn agreement(&self, id: AgreementId) -> Option<&Agreement> {
+        self.agreements.get(&id)
+    }
+
+    /// All open agreements.
+    pub fn agreements(&self) -> impl Iterator<Item = (AgreementId, &Agreement)> {
+        self.agreements.iter().map(|(id, agreement)| (*id, agreement))
+    }
+
+    /// The open agreement of a client with a provider.
+    #[must_use]
+    pub fn agreement_of(&self, client: &Address, provider: &Address) -> Option<AgreementId> {
+        self.agreement_of.get(&(*client, *provider)).copied()
+    }
+
+    /// A provider's set, and its bytes; `None` if it holds nothing.
+    #[must_use]
+    pub fn set(&self, provider: &Address) -> Option<(&ProofSet, u64)> {
+        let holdings = self.holdings.get(provider).filter(|holdings| holdings.set.agreements != 0)?;
+        Some((&holdings.set, holdings.size()))
+    }
+
+    /// The question about an agreement.
+    #[must_use]
+    pub fn question(&self, id: AgreementId) -> Option<&Question> {
+        self.questions.get(&id)
+    }
+
+    /// A provider's entry.
+    #[must_use]
+    pub fn provider(&self, provider: &Address) -> Option<&Provider> {
+        self.providers.get(provider)
+    }
+
+    /// Whether a provider's epoch was proven, and whether it was missed.
+    #[must_use]
+    pub fn outcome(&self, provider: &Address, epoch: Epoch) -> (bool, bool) {
+        let holdings = self.holdings.get(provider);
+        holdings.map_or((false, false), |one| (one.proven.contains(&epoch), one.missed.contains(&epoch)))
+    }
+
+    /// Agreements of a provider that change with an epoch that is still to come.
+    #[must_use]
+    pub fn changes_in(&self, provider: &Address, epoch: Epoch) -> u32 {
+        self.holdings.get(provider).and_then(|one| one.due_in.get(&epoch)).copied().unwrap_or(0)
+    }
+
+    /// What an agreement's current terms earned, and what is still locked for it.
+    #[must_use]
+    pub fn standing(&self, id: AgreementId) -> Option<(Amount, Amount)> {
+        let agreement = self.agreements.get(&id)?;
+        let holdings = self.holdings.get(&agreement.provider)?;
+        let set = &holdings.set;
+        let mut earned = holdings.earned(agreement, set.dead_at.unwrap_or(set.epoch)).ok()?;
+        if let Some(terms) = agreement.current
+            && set.dead_at.is_none()
+            && holdings.proven.contains(&set.epoch)
+        {
+            earned = earned.checked_add(terms.rate_per_epoch.into())?;
+        }
+        Some((earned, agreement.escrow.checked_sub(earned)?))
+    }
+
+    /// Stake that a provider must keep now; `None` while it is not known.
+    ///
+    /// # Errors
+    /// [`Refusal::BeforeGenesis`].
+    pub fn stake_needed(&self, provider: &Address, block: &Block) -> Result<Option<Amount>, Refusal> {
+        let Some((set, _)) = self.set(provider) else { return Ok(Some(Amount::ZERO)) };
+        if set.dead_at.is_some() {
+            return Ok(Some(Amount::ZERO));
+        }
+        if set.epoch != self.now(block)? {
+            return Ok(None);
+        }
+        let more = if set.questions == 0 { 0 } else { self.parameters.slash_epochs };
+        let epochs = self.parameters.stake_epochs.checked_add(more).ok_or(Refusal::Overflow)?;
+        Ok(Some(set.rate_max.checked_mul(epochs).ok_or(Refusal::Overflow)?))
+    }
+
+    // Balances and stakes.
+
+    /// Adds tokens that arrived to an account's free balance.
+    ///
+    /// # Errors
+    /// [`Refusal::Overflow`].
+    pub fn deposit(&mut self, account: Address, arrived: Amount) -> Result<(), Refusal> {
+        self.step(|market| market.credit(account, arrived))
+    }
+
+    /// Takes free tokens of the caller out.
+    ///
+    /// # Errors
+    /// [`Refusal::Balance`].
+    pub fn withdraw(&mut self, call: &Call, amount: Amount) -> Result<(), Refusal> {
+        self.step(|market| market.debit(call.sender, amount))
+    }
+
+    /// Lets `signer` sign for the caller: proposals up to `cap`, and revisions, until a time.
+    pub fn authorize(&mut self, call: &Call, signer: Address, cap: Amount, until: Timestamp) {
+        self.authorities.insert((call.sender, signer), Authority { cap, until });
+    }
+
+    /// Makes the caller a provider that takes agreements.
+    pub fn register(&mut self, call: &Call) {
+        let new = Provider { operator: call.sender, stake: Amount::ZERO, leaving: false };
+        self.providers.entry(call.sender).or_insert(new).leaving = false;
+    }
+
+    /// Names the caller's operator.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`].
+    pub fn set_operator(&mut self, call: &Call, operator: Address) -> Result<(), Refusal> {
+        self.registered(&call.sender)?.operator = operator;
+        Ok(())
+    }
+
+    /// Says that the caller takes no new agreements.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`].
+    pub fn leave(&mut self, call: &Call) -> Result<(), Refusal> {
+        self.registered(&call.sender)?.leaving = true;
+        Ok(())
+    }
+
+    /// Adds to a provider's stake from the caller's free balance.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`], [`Refusal::Balance`].
+    pub fn add_stake(&mut self, call: &Call, provider: Address, amount: Amount) -> Result<(), Refusal> {
+        self.step(|market| {
+            let entry = market.registered(&provider)?;
+            entry.stake = add(entry.stake, amount)?;
+            market.debit(call.sender, amount)
+        })
+    }
+
+    /// Moves stake of the caller that no agreement needs to the free balance of `to`.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`], [`Refusal::StakeNeeded`].
+    pub fn withdraw_stake(&mut self, call: &Call, amount: Amount, to: Address) -> Result<(), Refusal> {
+        self.step(|market| {
+            let stake = market.registered(&call.sender)?.stake;
+            let needed = market.stake_needed(&call.sender, &call.block)?;
+            let left = stake.checked_sub(amount).filter(|left| needed.is_some_and(|needed| *left >= needed));
+            let left = left.ok_or(Refusal::StakeNeeded { needed, stake })?;
+            market.registered(&call.sender)?.stake = left;
+            market.credit(to, amount)
+        })
+    }
+
+    // Inside.
+
+    /// Does a step whole or not at all.
+    fn step<T>(&mut self, step: impl FnOnce(&mut Market) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let mut next = self.clone();
+        let done = step(&mut next)?;
+        *self = next;
+        Ok(done)
+    }
+
+    fn now(&self, block: &Block) -> Result<Epoch, Refusal> {
+        self.beacon.clock().at(block.time).ok_or(Refusal::BeforeGenesis)
+    }
+
+    fn credit(&mut self, account: Address, amount: Amount) -> Result<(), Refusal> {
+        let free = self.free.entry(account).or_default();
+        *free = add(*free, amount)?;
+        self.totals.free = add(self.totals.free, amount)?;
+        Ok(())
+    }
+
+    fn debit(&mut self, account: Address, amount: Amount) -> Result<(), Refusal> {
+        let free = self.free(&account);
+        let left = free.checked_sub(amount).ok_or(Refusal::Balance { wanted: amount, free })?;
+        self.free.insert(account, left);
+        self.totals.free = sub(self.totals.free, amount)?;
+        Ok(())
+    }
+
+    fn registered(&mut self, provider: &Address) -> Result<&mut Provider, Refusal> {
+        self.providers.get_mut(provider).ok_or(Refusal::NotRegistered(*provider))
+    }
+
+    fn stake(&self, provider: &Address) -> Amount {
+        self.providers.get(provider).map_or(Amount::ZERO, |entry| entry.stake)
+    }
+
+    fn slash(&mut self, provider: &Address, amount: Amount) -> Result<(), Refusal> {
+        if amount == Amount::ZERO {
+            return Ok(());
+        }
+        let entry = self.registered(provider)?;
+        entry.stake = sub(entry.stake, amount)?;
+        Ok(())
+    }
+
+    /// Whether a key acts for a provider.
+    fn acts(&self, key: &Address, provider: &Address) -> bool {
+        let operator = self.providers.get(provider).map(|entry| entry.operator);
+        key == provider || (*key != Address::ZERO && operator == Some(*key))
+    }
+
+    fn opened(&mut self, id: AgreementId) -> Result<&mut Agreement, Refusal> {
+        self.agreements.get_mut(&id).ok_or(Refusal::NotOpen(id))
+    }
+
+    fn yours(&mut self, call: &Call, id: AgreementId) -> Result<&mut Agreement, Refusal> {
+        let agreement = self.opened(id)?;
+        if agreement.client == call.sender { Ok(agreement) } else { Err(Refusal::NotYours) }
+    }
+
+    fn holds(&mut self, provider: Address) -> &mut Holdings {
+        self.holdings.entry(provider).or_default()
+    }
+}
+
+impl Holdings {
+    fn size(&self) -> u64 {
+        self.places.iter().flatten().map(|(_, size)| size).sum()
+    }
+
+    /// The agreement that holds a byte of all places laid end to end, and the byte's offset in it.
+    fn find(&self, offset: u64) -> Option<(AgreementId, u64)> {
+        let mut rest = offset;
+        for (id, size) in self.places.iter().flatten() {
+            match rest.checked_sub(*size) {
+                Some(beyond) => rest = beyond,
+                None => return Some((*id, rest)),
+            }
+        }
+        None
+    }
+
+    /// What an agreement's current terms earned in the epochs before `end`.
+    fn earned(&self, agreement: &Agreement, end: Epoch) -> Result<Amount, Refusal> {
+        let Some(terms) = agreement.current else { return Ok(Amount::ZERO) };
+        Ok(terms.rate_per_epoch.over(count(&self.proven, terms.from, end)?))
+    }
+
+    /// One more agreement changes with an epoch.
+    fn plan(&mut self, epoch: Epoch) {
+        *self.due_in.entry(epoch).or_default() += 1;
+    }
+
+    /// One fewer does.
+    fn unplan(&mut self, epoch: Epoch) -> Result<(), Refusal> {
+        let due = self.due_in.get_mut(&epoch).ok_or(Refusal::Overflow)?;
+        *due = due.checked_sub(1).ok_or(Refusal::Overflow)?;
+        Ok(())
+    }
+}
+
+/// Epochs of a set in [from, end).
+fn count(epochs: &BTreeSet<Epoch>, from: Epoch, end: Epoch) -> Result<u32, Refusal> {
+    if from > end {
+        return Err(Refusal::Overflow);
+    }
+    u32::try_from(epochs.range(from..end).count()).map_err(|_| Refusal::Overflow)
+}
+
+fn add(a: Amount, b: Amount) -> Result<Amount, Refusal> {
+    a.checked_add(b).ok_or(Refusal::Overflow)
+}
+
+fn sub(a: Amount, b: Amount) -> Result<Amount, Refusal> {
+    a.checked_sub(b).ok_or(Refusal::Overflow)
+}
+
+fn times(a: Amount, by: u32) -> Result<Amount, Refusal> {
+    a.checked_mul(by).ok_or(Refusal::Overflow)
+}
