@@ -14,7 +14,7 @@ contract ProviderRegistry is IProviderRegistry {
     mapping(address provider => Provider) private providers;
     address[] private listed;
     uint256 private constant PROFILE_BYTES_MAX = 4096;
-    /// @notice All stakes together.
+    /// @inheritdoc IProviderRegistry
     uint256 public totalStake;
 
     /// @dev Made by the market, in its own constructor.
@@ -104,8 +104,8 @@ contract ProviderRegistry is IProviderRegistry {
     function page(uint256 from, uint256 size) external view returns (address[] memory found) {
         uint256 end = from + size > listed.length ? listed.length : from + size;
         found = new address[](end > from ? end - from : 0);
-        for (uint256 at = from; at < end; ++at) {
-            found[at - from] = listed[at];
+        for (uint256 number = from; number < end; ++number) {
+            found[number - from] = listed[number];
         }
     }
 

@@ -155,11 +155,11 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
     ///         hold the data. What can't be opened is passed over, and an event says why.
     function activate(Proposal[] calldata proposals, bytes[] calldata signatures) external nonReentrant {
         if (proposals.length != signatures.length) revert BatchLengths();
-        for (uint256 at = 0; at < proposals.length; ++at) {
-            if (!registry.acts(msg.sender, proposals[at].provider)) revert NotYours();
-            bytes32 digest = proposalDigest(proposals[at]);
-            Skip reason = open(proposals[at], digest, Signatures.signer(digest, signatures[at]));
-            if (reason != Skip.None) emit ActivationSkipped(at, digest, reason);
+        for (uint256 number = 0; number < proposals.length; ++number) {
+            if (!registry.acts(msg.sender, proposals[number].provider)) revert NotYours();
+            bytes32 digest = proposalDigest(proposals[number]);
+            Skip reason = open(proposals[number], digest, Signatures.signer(digest, signatures[number]));
+            if (reason != Skip.None) emit ActivationSkipped(number, digest, reason);
         }
     }
 
@@ -171,13 +171,15 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         if (revisions.length != ofClients.length || revisions.length != ofProviders.length) {
             revert BatchLengths();
         }
-        for (uint256 at = 0; at < revisions.length; ++at) {
-            bytes32 digest = revisionDigest(revisions[at]);
+        for (uint256 number = 0; number < revisions.length; ++number) {
+            bytes32 digest = revisionDigest(revisions[number]);
             Skip reason = revise(
-                revisions[at], Signatures.signer(digest, ofClients[at]), Signatures.signer(digest, ofProviders[at])
+                revisions[number],
+                Signatures.signer(digest, ofClients[number]),
+                Signatures.signer(digest, ofProviders[number])
             );
             if (reason != Skip.None) {
-                emit RevisionSkipped(at, revisions[at].agreement, revisions[at].sequence, reason);
+                emit RevisionSkipped(number, revisions[number].agreement, revisions[number].sequence, reason);
             }
         }
     }

@@ -31,11 +31,11 @@ library SumTree {
         tree.levels = levels;
 
         uint256 before;
-        uint256 at = position;
+        uint256 node = position;
         for (uint256 level = 0; level < levels; ++level) {
-            uint256 shift = 64 * (at & 3);
-            at >>= 2;
-            uint256 key = level << 32 | at;
+            uint256 shift = 64 * (node & 3);
+            node >>= 2;
+            uint256 key = level << 32 | node;
             uint256 word = tree.nodes[key];
             if (level == 0) {
                 before = word >> shift & LANE;
@@ -52,17 +52,17 @@ library SumTree {
     /// @notice The position that holds the byte at `offset` of all positions laid end to end, and the byte's offset in it.
     function find(Tree storage tree, uint64 offset) internal view returns (uint32 position, uint64 inside) {
         if (offset >= tree.total) revert OffsetBeyondTotal();
-        uint256 at;
+        uint256 node;
         uint256 rest = offset;
         for (uint256 level = tree.levels; level > 0; --level) {
-            uint256 word = tree.nodes[(level - 1) << 32 | at];
-            at <<= 2;
+            uint256 word = tree.nodes[(level - 1) << 32 | node];
+            node <<= 2;
             while (rest >= word & LANE) {
                 rest -= word & LANE;
                 word >>= 64;
-                ++at;
+                ++node;
             }
         }
-        return (uint32(at), uint64(rest));
+        return (uint32(node), uint64(rest));
     }
 }

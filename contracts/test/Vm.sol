@@ -19,6 +19,9 @@ interface Vm {
 
     function warp(uint256 timestamp) external;
     function roll(uint256 number) external;
+    // The compiler takes time and number for constants within a call; these read them anew.
+    function getBlockTimestamp() external view returns (uint256);
+    function getBlockNumber() external view returns (uint256);
     function chainId(uint256 id) external;
     function prank(address sender) external;
     function startPrank(address sender) external;

@@ -75,6 +75,9 @@ interface IProviderRegistry {
     /// @notice A provider's stake.
     function stakeOf(address provider) external view returns (uint128);
 
+    /// @notice All stakes together.
+    function totalStake() external view returns (uint256);
+
     /// @notice Whether `key` may prove and sign revisions for `provider`.
     function acts(address key, address provider) external view returns (bool);
 
