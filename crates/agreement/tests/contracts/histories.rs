@@ -45,7 +45,7 @@ impl World {
                 .flat_map(|keys| keys.iter().map(WalletKey::address))
                 .collect();
         let stores: Vec<Address> = providers.iter().map(WalletKey::address).collect();
-        let mut pair = Pair::new(deployment, &everyone, &stores);
+        let mut pair = Pair::new(deployment, PARAMETERS, &everyone, &stores);
         // Some begin where the bits of epochs go on in another word.
         let first = *dice.one(&[0, 1, 250, 253, 255, 300]);
         pair.deployment.evm.time = GENESIS.plus_seconds(first * u64::from(EPOCH_SECONDS) + dice.below(900));
@@ -73,7 +73,7 @@ impl World {
     fn act(&mut self, sender: Address, step: &Step) {
         let told = format!("{step:?}");
         let pair = &mut self.pair;
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| pair.act(sender, step))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| pair.act(sender, step).is_ok())) {
             eprintln!("at {:?}, {sender} does {}", self.pair.now(), &told[..told.len().min(2_000)]);
             resume_unwind(panic);
         }

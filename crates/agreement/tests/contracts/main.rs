@@ -6,6 +6,7 @@
 
 mod abi;
 mod channels;
+mod detection;
 mod digests;
 mod evm;
 mod histories;

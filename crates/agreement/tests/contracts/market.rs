@@ -69,7 +69,12 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Markets without agreements, and accounts with tokens.
-    pub(crate) fn new(deployment: &Deployment, accounts: &[Address], providers: &[Address]) -> Pair {
+    pub(crate) fn new(
+        deployment: &Deployment,
+        parameters: Parameters,
+        accounts: &[Address],
+        providers: &[Address],
+    ) -> Pair {
         let mut deployment = deployment.clone();
         for account in accounts {
             let mint = [Abi::address(*account), Abi::uint(1u128 << 60)];
@@ -80,7 +85,7 @@ impl Pair {
         }
         let clock = EpochClock { genesis: GENESIS, epoch_seconds: EPOCH_SECONDS };
         let beacon = EmbeddedBeacon::new(clock, Deployment::domain(deployment.beacon), BLOCKS_MIN);
-        let model = Market::new(PARAMETERS, Deployment::domain(deployment.market), beacon);
+        let model = Market::new(parameters, Deployment::domain(deployment.market), beacon);
         Pair {
             deployment,
             model,
@@ -100,8 +105,8 @@ impl Pair {
         self.opened
     }
 
-    /// Does a step to both in a new block, and compares what came out and what is.
-    pub(crate) fn act(&mut self, sender: Address, step: &Step) {
+    /// Does a step to both in a new block, and compares what came out and what is. Gives the model's answer.
+    pub(crate) fn act(&mut self, sender: Address, step: &Step) -> Result<(), Refusal> {
         self.deployment.evm.number += 1;
         let call = Call { sender, block: self.deployment.evm.block() };
         let expected = self.in_model(&call, step);
@@ -140,6 +145,7 @@ impl Pair {
             self.count(&format!("{} is done", done.split([' ', '(']).next().unwrap()));
         }
         self.compare();
+        expected.map(|_| ())
     }
 
     fn count(&mut self, what: &str) {
