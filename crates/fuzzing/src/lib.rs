@@ -11,6 +11,7 @@
 //! Signatures, seals and checksums would stop a fuzzer at once. So a target also signs, seals or sums what it is given,
 //! as a hostile owner, provider or disk could, and what lies behind is reached.
 
+mod agreement;
 #[path = "../../provider/src/byte_size.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the provider's own file")]
 mod byte_size;
@@ -43,7 +44,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     Target { name: "sealed", run: sealed::run },
     Target { name: "signed", run: signed::run },
     Target { name: "tree", run: pages::run_tree },
@@ -53,6 +54,7 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "messages", run: messages::run },
     Target { name: "requests", run: messages::run_requests },
     Target { name: "payments", run: payments::run },
+    Target { name: "agreement", run: agreement::run },
     Target { name: "store", run: store::run },
     Target { name: "home", run: home::run },
     Target { name: "store-exchange", run: store_exchange::run },
