@@ -3,7 +3,7 @@
 # (8 providers, any 4 of 8 fragments, fsync on), with restic to a local repository and with rclone and its crypt to a
 # local folder. Rounds alternate between the three; every restored tree is compared with what was pushed.
 #
-# Needs: restic and rclone (Debian: apt-get install restic rclone), python3, a release build, and about 12 GiB below
+# Needs: restic and rclone (Debian: apt-get install restic rclone), python3, a release build, and about 16 GiB below
 # TMPDIR. Run it on an idle machine.
 #
 #   bench/compare.sh [RESULTS.md]          prints a Markdown table; with a file, rewrites its block between the markers
@@ -28,10 +28,10 @@ worker=
 clean() {
     # It stops its round's network itself.
     if [ -n "$worker" ] && kill -TERM "$worker" 2>/dev/null; then wait "$worker" || true; fi
-    # The networks of a round that was cut short: only those that this run started below its own folder.
-    for home in "$work"/*/seedbank-home; do
-        [ -d "$home" ] && "$seedbank" --home "$home" --quiet down >/dev/null 2>&1
-    done
+    # The network of a round that was cut short.
+    if [ -d "$work/round/seedbank-home" ]; then
+        "$seedbank" --home "$work/round/seedbank-home" --quiet down >/dev/null 2>&1 || true
+    fi
     rm -rf "$work"
 }
 trap clean EXIT

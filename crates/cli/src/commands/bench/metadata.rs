@@ -125,12 +125,12 @@ async fn tree(app: &App, meter: &Meter, kind: &Kind, scratch: &Scratch) -> anyho
     let push_of_one_change = self::push(app, meter, name, &folder, size).await?;
     let ls = command::run(app, meter, &["dataset", "ls", name].map(OsStr::new), size).await?;
     let log = command::run(app, meter, &["dataset", "log", name].map(OsStr::new), size).await?;
-    std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    // No tree is removed before the end: for some minutes after that, ext4 without a journal makes new files ten times
+    // slower.
     let pull = if pulled {
-        let args = [OsStr::new("dataset"), OsStr::new("pull"), OsStr::new(name), folder.as_os_str()];
-        let cost = command::run(app, meter, &args, size).await?;
-        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-        Some(cost)
+        let dest = scratch.path("pulled");
+        let args = [OsStr::new("dataset"), OsStr::new("pull"), OsStr::new(name), dest.as_os_str()];
+        Some(command::run(app, meter, &args, size).await?)
     } else {
         None
     };

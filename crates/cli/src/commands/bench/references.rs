@@ -28,8 +28,8 @@ const SYNCED_BYTES: usize = 16 << 20;
 /// Columns that a cache holds.
 const COLUMN_BYTES: usize = 16 * 1024;
 /// Moved over a connection for one figure, so often.
-const WIRE_BYTES: u64 = 256 << 20;
-const WIRE_ROUNDS: u32 = 3;
+const WIRE_BYTES: u64 = 128 << 20;
+const WIRE_ROUNDS: u32 = 16;
 /// The same mask and minimum as chunks are found with.
 const GEAR_MASK: u64 = 0xffff << 48;
 const GEAR_SKIP_BYTES: usize = 8 * 1024;
