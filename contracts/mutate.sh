@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# mutate.sh [NAME...]: applies each patch of test/mutations to a copy of the contracts and wants the tests to fail. The first line of a patch names
+# the tests that are asked: "tests: GLOB" for forge's --match-path. A mutant that compiles and survives fails the run.
+set -euo pipefail
+cd "$(dirname "$0")"
+here=$PWD
+[ -d node_modules ] || npm ci --no-audit --no-fund --loglevel=error
+export PATH=$here/node_modules/.bin:$PATH
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+cp -r foundry.toml tools src test "$copy"
+ln -s "$here/node_modules" "$copy/node_modules"
+
+if [ $# -gt 0 ]; then patches=("${@/#/test/mutations/}"); patches=("${patches[@]/%/.patch}"); else patches=(test/mutations/*.patch); fi
+killed=0
+survivors=()
+for patch in "${patches[@]}"; do
+    name=$(basename "$patch" .patch)
+    tests=$(sed -n '1s/^tests: //p' "$patch")
+    [ -n "$tests" ] || { echo "$name names no tests" >&2; exit 2; }
+    rm -rf "$copy/src"
+    cp -r src "$copy/src"
+    patch --quiet --directory="$copy" --strip=1 <"$patch"
+    log=$copy/log
+    if (cd "$copy" && forge test --match-path "$tests" >log 2>&1); then
+        survivors+=("$name")
+        echo "survived  $name"
+    elif grep -q 'Compiler run failed' "$log" || ! grep -q 'FAIL' "$log"; then
+        # A mutant that is no contract proves nothing.
+        cat "$log" >&2
+        echo "$name does not compile, or its tests did not run" >&2
+        exit 2
+    else
+        killed=$((killed + 1))
+        echo "killed    $name  by $(grep -o 'FAIL[^]]*\] [a-z_A-Z0-9]*' "$log" | sed 's/.*\] //' | sort -u | head -n 2 | paste -sd' ')"
+    fi
+done
+echo "$killed killed, ${#survivors[@]} survived"
+[ ${#survivors[@]} -eq 0 ]
