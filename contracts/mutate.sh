@@ -5,7 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD
 [ -d node_modules ] || npm ci --no-audit --no-fund --loglevel=error
-export PATH=$here/node_modules/.bin:$PATH
+# The program itself: npm's wrapper around it answers 0 whatever happened.
+export PATH=$(echo "$PWD"/node_modules/@foundry-rs/forge-*/bin):$PATH
+# Tests load the contracts instead of containing them, so that a mutant alone is compiled.
+export FOUNDRY_DYNAMIC_TEST_LINKING=true
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r foundry.toml tools src test "$copy"
