@@ -5,6 +5,7 @@
 //! other; then the books take it all in one transaction. Whoever comes second builds on the first: nothing but this
 //! metadata is written again. A repair or a compaction writes the same without a new version ([`rewrite`]).
 
+mod agreed;
 mod metadata;
 mod pages;
 
@@ -232,6 +233,8 @@ async fn write(
     let change = Change { new: Some(new), new_ref: Some((slot, &new_ref)), relocated: &no_relocations };
     let written = finish(lists, Some(newest), change, version.time, metadata).await?;
 
+    agreed::agree(context, uploader).await?;
+
     let record = written.record.expect("a record was given");
     let record = BookVersion {
         ordinal: base.ordinal,
@@ -299,6 +302,7 @@ async fn write_same(
     let lists = Lists { context, uploader, base, moved, pages: Vec::new() };
     let change = Change { new: None, new_ref: None, relocated: &relocated };
     let written = finish(lists, newest, change, time, metadata).await?;
+    agreed::agree(context, uploader).await?;
     let commit = Commit {
         dataset,
         lease: uploader.lease,

@@ -23,6 +23,7 @@ mod intake;
 mod lease;
 pub mod maintain;
 pub mod network;
+pub mod pay;
 pub mod placements;
 pub mod progress;
 pub mod publish;

@@ -12,6 +12,7 @@ mod heads;
 mod jobs;
 mod marks;
 mod orphans;
+mod pay;
 mod proven;
 mod providers;
 mod refresh;
@@ -22,6 +23,7 @@ pub use compact::{CompactError, Compacted};
 pub use complete::{CompleteError, Completed};
 pub use jobs::JobsDone;
 pub use orphans::{CompareError, Compared};
+pub use pay::{PayStepError, Paying};
 pub use providers::Greeted;
 pub use refresh::{RefreshError, Refreshed};
 
@@ -32,7 +34,7 @@ use crate::uploader::SharedBooks;
 use seedbank_catalog::records::{Collected, Dataset};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::keys::SigningKey;
-use seedbank_formats::{DatasetId, Timestamp};
+use seedbank_formats::{DatasetId, PublicKey, Timestamp};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -65,6 +67,8 @@ pub struct Maintenance {
     owner: Option<Arc<SigningKey>>,
     completions: Arc<Semaphore>,
     releasable: Arc<Mutex<BTreeMap<DatasetId, Releasable>>>,
+    /// How many doubts about a provider were asked about on the chain.
+    asked: Arc<Mutex<BTreeMap<PublicKey, usize>>>,
 }
 
 impl Maintenance {
@@ -72,8 +76,8 @@ impl Maintenance {
     #[must_use]
     pub fn new(books: SharedBooks, network: Arc<Network>, keys: KeyLookup) -> Maintenance {
         let completions = Arc::new(Semaphore::new(COMPLETIONS_MAX));
-        let releasable = Arc::default();
-        Maintenance { books, network, keys, index_dir: None, owner: None, completions, releasable }
+        let (releasable, asked) = (Arc::default(), Arc::default());
+        Maintenance { books, network, keys, index_dir: None, owner: None, completions, releasable, asked }
     }
 
     /// Also keeps the deduplication indices in this folder in step. Without it, the next push finds out by itself.

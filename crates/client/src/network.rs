@@ -3,6 +3,8 @@
 //! Addresses are hints that come from the catalog, a placement map or a head. Estimates and verdicts live as long as
 //! the process; whoever wants to keep them reads them at the end.
 
+use crate::pay::reads::Metered;
+use crate::pay::{Payer, Reads};
 use crate::recent::Recent;
 use bytes::Bytes;
 use seedbank_formats::keys::SigningKey;
@@ -10,8 +12,11 @@ use seedbank_formats::receipt::ReaderToken;
 use seedbank_formats::{Asked, DatasetId, FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::hedging::{Hedging, Leave, Wish};
 use seedbank_protocol::latency::{LatencyPolicy, LatencyTable, Sample};
-use seedbank_protocol::messages::{ClaimAction, ClaimRequest, ClaimRow, Hello, ProblemCode};
+use seedbank_protocol::messages::{ClaimAction, ClaimRequest, ClaimRow, Hello, Problem, ProblemCode};
 use seedbank_protocol::moment::Moment;
+use seedbank_protocol::payment::{
+    ProposalAnswer, ProposalRequest, QuoteAnswer, RevisionAnswer, RevisionRequest, SetPage,
+};
 use seedbank_protocol::read_exchange::Verdict;
 use seedbank_protocol::routes::Access;
 use seedbank_transport::{CallError, ClaimOutcome, HeadPut, PeerAddress, Proof, ProviderClient};
@@ -39,6 +44,9 @@ const EVIDENCE_BYTES_MAX: usize = 32 << 20;
 /// Questions of blame that go on in the background. Each keeps one range and its proof; of what is dropped above this,
 /// the next read of the same holder asks again.
 const BLAMES_MAX: usize = 16;
+
+/// Demands for payment that one read answers: others of the same key may use up what was paid.
+const DEMANDS_MAX: u32 = 8;
 
 /// How long a holder is not asked for a fragment that it was found not to have. Then it may have been repaired.
 const LOST_FOR: Duration = Duration::from_secs(600);
@@ -124,6 +132,8 @@ pub struct Network {
     blames: Mutex<JoinSet<()>>,
     lost: Mutex<Recent<(PublicKey, FragmentId), Instant>>,
     decode_kib: Arc<Semaphore>,
+    /// Pays for what is read; without it, only what is free is read.
+    reads: Option<Arc<Reads>>,
     /// Counters.
     pub traffic: Traffic,
 }
@@ -152,8 +162,21 @@ impl Network {
             blames: Mutex::default(),
             lost: Mutex::new(Recent::new(LOST_MAX)),
             decode_kib: Arc::new(Semaphore::new(DECODE_KIB_MAX)),
+            reads: None,
             traffic: Traffic::default(),
         }
+    }
+
+    /// Pays for reads with `reads`.
+    #[must_use]
+    pub fn paying(self, reads: Arc<Reads>) -> Network {
+        Network { reads: Some(reads), ..self }
+    }
+
+    /// Who pays, in a network that is paid.
+    #[must_use]
+    pub fn payer(&self) -> Option<&Arc<Payer>> {
+        self.reads.as_ref().map(|reads| reads.payer())
     }
 
     /// The key that providers know this process by.
@@ -382,8 +405,11 @@ impl Network {
         }
     }
 
-    /// Waits for open questions of blame, at most so long.
+    /// Waits for open questions of blame, and for vouchers that are on their way, at most so long.
     pub async fn settle(&self, patience: Duration) {
+        if let Some(reads) = &self.reads {
+            reads.settle(patience).await;
+        }
         let mut blames = std::mem::take(&mut *self.blames.lock().expect("a take does not panic"));
         let all = async { while blames.join_next().await.is_some() {} };
         // Whoever does not answer in time is not found out about; nothing else depends on it.
@@ -412,12 +438,16 @@ impl Network {
             Err(error) => {
                 self.failed(provider, &error);
                 if let CallError::Refused { problem, .. } = &error {
-                    let mut refusals = self.refusals.lock().expect("a map insert does not panic");
-                    refusals.insert(*provider, problem.message.clone());
+                    self.refused(provider, problem.message.clone());
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Remembers why a provider takes nothing, or gets nothing.
+    pub(crate) fn refused(&self, provider: &PublicKey, reason: String) {
+        self.refusals.lock().expect("a map insert does not panic").insert(*provider, reason);
     }
 
     pub(crate) async fn get_range(
@@ -427,9 +457,17 @@ impl Network {
         range: Range<u64>,
         token: Option<&[u8]>,
     ) -> Result<Bytes, CallError> {
+        let len = range.end - range.start;
+        let mut meter = self.meter(provider, len).await?;
         let question = self.question(provider);
-        let (began, len) = (Instant::now(), range.end - range.start);
-        let result = self.client.get_range(&self.peer(provider), *id, range, token).await;
+        let began = Instant::now();
+        let peer = self.peer(provider);
+        let result = loop {
+            let result = self.client.get_range(&peer, *id, range.clone(), token).await;
+            if !self.pays(&mut meter, &peer, &result).await? {
+                break result;
+            }
+        };
         question.answered(&result);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
         self.note(provider, began, len, &result);
@@ -443,13 +481,92 @@ impl Network {
         range: Range<u64>,
         token: Option<&[u8]>,
     ) -> Result<Proof, CallError> {
+        let len = range.end - range.start;
+        let mut meter = self.meter(provider, len).await?;
         let question = self.question(provider);
         self.traffic.proofs.fetch_add(1, Ordering::Relaxed);
-        let (began, len) = (Instant::now(), range.end - range.start);
-        let result = self.client.get_proof(&self.peer(provider), *id, range, token).await;
+        let began = Instant::now();
+        let peer = self.peer(provider);
+        let result = loop {
+            let result = self.client.get_proof(&peer, *id, range.clone(), token).await;
+            if !self.pays(&mut meter, &peer, &result).await? {
+                break result;
+            }
+        };
         question.answered(&result);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
         self.note(provider, began, len, &result);
+        result
+    }
+
+    /// Counts a read that begins, where reads are paid. Fails before anything is sent when it is too dear.
+    async fn meter(&self, provider: &PublicKey, bytes: u64) -> Result<Option<Meter<'_>>, CallError> {
+        let Some(reads) = &self.reads else { return Ok(None) };
+        let metered = reads.begin(self, provider, bytes).await?;
+        Ok(metered.map(|metered| Meter { reads, metered, demands_left: DEMANDS_MAX }))
+    }
+
+    /// Pays for an answer, or for getting one: then it says that the read is to be tried again.
+    async fn pays<T>(
+        &self,
+        meter: &mut Option<Meter<'_>>,
+        peer: &PeerAddress,
+        result: &Result<T, CallError>,
+    ) -> Result<bool, CallError> {
+        let Some(meter) = meter else { return Ok(false) };
+        match result {
+            Ok(_) => {
+                meter.reads.got(&meter.metered, &self.client, peer);
+                Ok(false)
+            }
+            Err(CallError::Refused { problem: Problem { payment: Some(due), .. }, .. })
+                if meter.demands_left > 0 =>
+            {
+                meter.demands_left -= 1;
+                meter.reads.answer(&mut meter.metered, &self.client, peer, due).await?;
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What a provider asks for, as it signed it; nothing is checked here.
+    ///
+    /// # Errors
+    /// [`CallError`]; one that takes no money refuses.
+    pub(crate) async fn quote(&self, provider: &PublicKey) -> Result<QuoteAnswer, CallError> {
+        self.noted(provider, self.client.quote(&self.peer(provider)).await)
+    }
+
+    pub(crate) async fn propose(
+        &self,
+        provider: &PublicKey,
+        request: &ProposalRequest,
+    ) -> Result<ProposalAnswer, CallError> {
+        self.noted(provider, self.client.propose(&self.peer(provider), request).await)
+    }
+
+    pub(crate) async fn revise(
+        &self,
+        provider: &PublicKey,
+        request: &RevisionRequest,
+    ) -> Result<RevisionAnswer, CallError> {
+        self.noted(provider, self.client.revise(&self.peer(provider), request).await)
+    }
+
+    pub(crate) async fn list_set(
+        &self,
+        provider: &PublicKey,
+        after: Option<FragmentId>,
+        limit: usize,
+    ) -> Result<SetPage, CallError> {
+        self.noted(provider, self.client.list_set(&self.peer(provider), after, limit).await)
+    }
+
+    fn noted<T>(&self, provider: &PublicKey, result: Result<T, CallError>) -> Result<T, CallError> {
+        if let Err(error) = &result {
+            self.failed(provider, error);
+        }
         result
     }
 
@@ -554,6 +671,13 @@ impl Network {
             }
         }
     }
+}
+
+/// A read that is paid for.
+struct Meter<'n> {
+    reads: &'n Arc<Reads>,
+    metered: Metered,
+    demands_left: u32,
 }
 
 /// A question on its way to a provider.

@@ -14,6 +14,8 @@ use crate::ingest::{Counts, Filling, Ingest, Outlet};
 use crate::intake::{Intake, TakenIn};
 use crate::lease::Lease;
 use crate::network::Network;
+use crate::pay::AgreeError;
+use crate::pay::payer::QuoteRefused;
 use crate::progress::Progress;
 use crate::reader::{ReadError, Reader};
 use crate::reindex::open_index;
@@ -36,7 +38,7 @@ use seedbank_formats::version::{MESSAGE_BYTES_MAX, SignVersionError};
 use seedbank_formats::{ChunkId, PublicKey, SegmentNumber, VersionId};
 use seedbank_protocol::messages::Accepting;
 use seedbank_protocol::store_exchange::{StoreFailed, StoreFailure};
-use seedbank_stewardship::placement::{Candidate, Unmet};
+use seedbank_stewardship::placement::{Candidate, Intake as Taking, Unmet};
 use seedbank_stewardship::scheme::ChooseSchemeError;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -203,6 +205,26 @@ pub enum PushError {
         #[source]
         failed: StoreFailed,
     },
+    /// Too few providers signed for what they hold. What they hold stays for the next run.
+    #[error("segment {segment} is not paid for by enough providers: {}", reasons(.refused))]
+    Unsigned {
+        /// The segment.
+        segment: SegmentNumber,
+        /// Who did not sign, and why.
+        refused: BTreeMap<PublicKey, AgreeError>,
+    },
+    /// Providers can't be paid at all: there is no money, no chain, or no counter.
+    #[error("providers can't be paid")]
+    Pay(#[from] AgreeError),
+    /// There would be enough providers if all of them could be paid.
+    #[error("too few providers can be paid: {}", reasons(.refused))]
+    Unpayable {
+        /// Who can't, and why.
+        refused: BTreeMap<PublicKey, QuoteRefused>,
+        /// What is missing without them.
+        #[source]
+        source: Box<PushError>,
+    },
     /// What is stored already can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -233,6 +255,18 @@ pub enum PushError {
     /// Another part of the push failed first, and tells why.
     #[error("the push was stopped")]
     Stopped,
+}
+
+/// Who did not do it, and why. Few of many say all.
+fn reasons<E: std::fmt::Display>(refused: &BTreeMap<PublicKey, E>) -> String {
+    const SHOWN_MAX: usize = 3;
+    let shown: Vec<String> = refused
+        .iter()
+        .take(SHOWN_MAX)
+        .map(|(provider, reason)| format!("provider {}: {reason}", &provider.to_string()[..8]))
+        .collect();
+    let more = refused.len().saturating_sub(SHOWN_MAX);
+    if more == 0 { shown.join("; ") } else { format!("{}; and {more} more", shown.join("; ")) }
 }
 
 /// Stores `options.source` as the next version on a branch.
@@ -300,7 +334,27 @@ async fn attempts(
     input: Input,
     progress: Arc<dyn Progress>,
 ) -> Result<PushReport, PushError> {
-    let candidates = greet(context).await?;
+    let mut candidates = greet(context).await?;
+    let refused = quotes(context, &mut candidates).await?;
+    let pushed = attempts_with(context, options, limits, input, progress, candidates).await;
+    match pushed {
+        Err(source @ (PushError::Unmet(_) | PushError::Scheme(_) | PushError::NotPlaced { .. }))
+            if !refused.is_empty() =>
+        {
+            Err(PushError::Unpayable { refused, source: Box::new(source) })
+        }
+        pushed => pushed,
+    }
+}
+
+async fn attempts_with(
+    context: &PushContext,
+    options: &PushOptions,
+    limits: PushLimits,
+    input: Input,
+    progress: Arc<dyn Progress>,
+    candidates: Vec<Candidate>,
+) -> Result<PushReport, PushError> {
     // Before numbers are given out that newer books have given out already.
     check_newest(&context.books, &context.network, context.dataset.id, Silence::Tolerated).await?;
     let index = open_index(context).await?;
@@ -559,6 +613,37 @@ impl Outlet for Channel {
     fn check(&self) -> Result<(), PushError> {
         if self.closed.is_closed() { Err(PushError::Stopped) } else { Ok(()) }
     }
+}
+
+/// Asks all providers that are there what they want to be paid, where they are paid; those that can't be get nothing.
+async fn quotes(
+    context: &PushContext,
+    candidates: &mut [Candidate],
+) -> Result<BTreeMap<PublicKey, QuoteRefused>, PushError> {
+    let mut refused = BTreeMap::new();
+    let Some(payer) = context.network.payer() else { return Ok(refused) };
+    let mut asked = JoinSet::new();
+    for candidate in candidates.iter().filter(|candidate| candidate.intake == Taking::Open) {
+        let (payer, network, provider) =
+            (Arc::clone(payer), Arc::clone(&context.network), candidate.provider);
+        if network.is_down(&provider) {
+            continue;
+        }
+        asked.spawn(async move { (provider, payer.payee(&network, &provider).await) });
+    }
+    while let Some(answer) = asked.join_next().await {
+        let (provider, answer) = answer.map_err(|_ended| PushError::Stopped)?;
+        let Err(error) = answer else { continue };
+        if matches!(error, QuoteRefused::Chain(_)) {
+            return Err(AgreeError::from(error).into());
+        }
+        context.network.refused(&provider, error.to_string());
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.provider == provider) {
+            candidate.intake = Taking::Closed;
+        }
+        refused.insert(provider, error);
+    }
+    Ok(refused)
 }
 
 /// Asks all providers who they are: what they say goes to the books, and who is silent is known to be down.

@@ -170,7 +170,7 @@ impl Uploader {
     }
 
     /// Copies of a small segment survive as many losses as its fragments would; so many may be missing at first.
-    fn minimum(&self, scheme: Scheme) -> usize {
+    pub(crate) fn minimum(&self, scheme: Scheme) -> usize {
         match self.policy.minimum {
             Some(minimum) if !scheme.is_copies() => usize::from(minimum).clamp(scheme.data(), scheme.total()),
             _ => default_receipts_min(scheme),
@@ -240,6 +240,18 @@ impl Uploader {
                 latency.record_failure(*provider, now);
             }
         }
+    }
+
+    /// Counts out providers that did not sign for what they hold.
+    pub(crate) fn give_up<T>(&self, refused: &BTreeMap<PublicKey, T>, fragments: u64) {
+        let mut candidates = self.candidates.lock().unwrap_or_else(PoisonError::into_inner);
+        for candidate in candidates.iter_mut().filter(|candidate| refused.contains_key(&candidate.provider)) {
+            candidate.intake = Intake::Closed;
+        }
+        drop(candidates);
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.missing += fragments;
+        totals.holders.retain(|holder| !refused.contains_key(holder));
     }
 
     /// Who gets which fragment: those that are down come last, so that data fragments lie where they can be read. When

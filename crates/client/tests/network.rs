@@ -8,6 +8,8 @@
 mod harness;
 #[path = "network/old_books.rs"]
 mod old_books;
+#[path = "network/paid/main.rs"]
+mod paid;
 #[path = "network/push_commit.rs"]
 mod push_commit;
 #[path = "network/push_placing.rs"]

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use seedbank_client::maintain::Paying;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -70,6 +71,14 @@ pub(crate) struct Metrics {
     pub(crate) fragments_missing: Amount,
     /// Jobs that wait.
     pub(crate) jobs_waiting: Amount,
+    /// Whether the chain answered when agreements were last looked after; 0 in a network that is not paid.
+    pub(crate) chain_answers: Amount,
+    agreements_open: Amount,
+    agreements_stopped: Amount,
+    revisions_posted: Counter,
+    questions_asked: Counter,
+    agreements_closed: Counter,
+    payments_failed: Counter,
 }
 
 impl Metrics {
@@ -94,6 +103,13 @@ impl Metrics {
             datasets: Amount::default(),
             fragments_missing: Amount::default(),
             jobs_waiting: Amount::default(),
+            chain_answers: Amount::default(),
+            agreements_open: Amount::default(),
+            agreements_stopped: Amount::default(),
+            revisions_posted: Counter::default(),
+            questions_asked: Counter::default(),
+            agreements_closed: Counter::default(),
+            payments_failed: Counter::default(),
         };
         metrics.register();
         // A counter that appears with its first event hides that event from rates.
@@ -139,6 +155,10 @@ impl Metrics {
                 "Segments whose live items were moved into others",
                 &self.segments_compacted,
             ),
+            ("revisions_posted", "Revisions posted since their provider had not", &self.revisions_posted),
+            ("questions_asked", "Questions about agreements asked on the chain", &self.questions_asked),
+            ("agreements_closed", "Agreements that came to an end", &self.agreements_closed),
+            ("payments_failed", "Agreements and lanes that could not be looked after", &self.payments_failed),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -148,6 +168,13 @@ impl Metrics {
             ("datasets", "Datasets", &self.datasets),
             ("fragments_missing", "Fragments that nobody holds, up to 10000", &self.fragments_missing),
             ("jobs_waiting", "Jobs not done yet, up to 10000", &self.jobs_waiting),
+            (
+                "chain_answers",
+                "Whether the chain answered last, in a network that is paid",
+                &self.chain_answers,
+            ),
+            ("agreements_open", "Agreements that are paid", &self.agreements_open),
+            ("agreements_stopped", "Agreements with providers that were given up", &self.agreements_stopped),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -158,6 +185,16 @@ impl Metrics {
         let (step, outcome) = (step.as_str(), outcome.as_str());
         self.steps.get_or_create(&OutcomeLabels { step, outcome }).inc();
         self.step_duration.get_or_create(&StepLabels { step }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a round of paying.
+    pub(crate) fn paid(&self, paid: &Paying) {
+        self.agreements_open.set(paid.open);
+        self.agreements_stopped.set(paid.stopped);
+        self.revisions_posted.inc_by(paid.posted);
+        self.questions_asked.inc_by(paid.asked);
+        self.agreements_closed.inc_by(paid.closed);
+        self.payments_failed.inc_by(paid.failed);
     }
 
     /// Everything in the text format of OpenMetrics.

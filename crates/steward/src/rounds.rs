@@ -7,7 +7,7 @@ use crate::metrics::{Metrics, StepOutcome};
 use crate::run::{Stop, stopped};
 use seedbank_catalog::Request;
 use seedbank_catalog::records::Dataset;
-use seedbank_client::maintain::{CompactError, Compacted, Maintenance, RefreshError};
+use seedbank_client::maintain::{CompactError, Compacted, Maintenance, Paying, RefreshError};
 use seedbank_client::network::wall_clock;
 use seedbank_formats::{DatasetId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,8 @@ pub struct Pacing {
     pub refresh: Duration,
     /// The look for datasets that are due for collection.
     pub collect: Duration,
+    /// The look after agreements and channels, in a network that is paid.
+    pub pay: Duration,
 }
 
 impl Default for Pacing {
@@ -60,6 +62,8 @@ impl Default for Pacing {
             publish: Duration::from_secs(10 * 60),
             refresh: Duration::from_secs(2 * 60),
             collect: Duration::from_secs(60),
+            // An epoch's last quarter has many of these, however short epochs are in practice.
+            pay: Duration::from_secs(60),
         }
     }
 }
@@ -75,10 +79,11 @@ pub(crate) enum Step {
     Publish,
     Refresh,
     Collect,
+    Pay,
 }
 
 impl Step {
-    pub(crate) const ALL: [Step; 8] = [
+    pub(crate) const ALL: [Step; 9] = [
         Step::Greet,
         Step::Work,
         Step::Complete,
@@ -87,6 +92,7 @@ impl Step {
         Step::Publish,
         Step::Refresh,
         Step::Collect,
+        Step::Pay,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -99,6 +105,7 @@ impl Step {
             Step::Publish => "publish",
             Step::Refresh => "refresh",
             Step::Collect => "collect",
+            Step::Pay => "pay",
         }
     }
 
@@ -112,6 +119,7 @@ impl Step {
             Step::Publish => pacing.publish,
             Step::Refresh => pacing.refresh,
             Step::Collect => pacing.collect,
+            Step::Pay => pacing.pay,
         }
     }
 }
@@ -225,7 +233,8 @@ impl Rounds {
                 | Step::Renew
                 | Step::Compare
                 | Step::Publish
-                | Step::Refresh => std::future::pending().await,
+                | Step::Refresh
+                | Step::Pay => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -284,6 +293,21 @@ impl Rounds {
             Step::Refresh => {
                 let refreshed = maintenance.refresh_heads().await?;
                 self.metrics.heads_written.inc_by(refreshed.heads);
+                Ok(More::Later)
+            }
+            Step::Pay => {
+                self.metrics.chain_answers.set(0);
+                let paid = maintenance.pay().await?;
+                self.metrics.chain_answers.set(1);
+                self.metrics.paid(&paid);
+                if paid != (Paying { open: paid.open, stopped: paid.stopped, ..Paying::default() }) {
+                    let Paying { open, stopped, signed, posted, asked, closed, refunded, raised, failed } =
+                        paid;
+                    tracing::info!(open, stopped, signed, posted, asked, closed, %refunded, raised, failed, "agreements looked after");
+                }
+                if paid.closed > 0 {
+                    self.work.notify_one();
+                }
                 Ok(More::Later)
             }
             Step::Collect => {

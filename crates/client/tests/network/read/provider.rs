@@ -1,5 +1,6 @@
 //! A provider that keeps everything in memory, and misbehaves as it is told.
 
+use crate::paid::till::Till;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_RANGE, RANGE};
 use http::{HeaderMap, Response, StatusCode};
@@ -11,6 +12,7 @@ use seedbank_protocol::messages::{
     Accepting, ClaimAction, ClaimAnswer, ClaimResult, Hello, Prices, Problem, ProblemCode, SignedBytes,
     decode_claim_requests, encode_claim_answers,
 };
+use seedbank_protocol::payment::{ProposalRequest, RevisionRequest, VoucherRequest};
 use seedbank_protocol::routes::{
     ALPN, Access, HEADER_ACCESS, HEADER_UNTIL, Route, format_content_range, parse_authorization, parse_range,
     parse_until,
@@ -20,7 +22,7 @@ use seedbank_transport::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -85,6 +87,8 @@ pub(crate) struct Shelf {
     conduct: Mutex<(Conduct, BTreeSet<FragmentId>)>,
     /// Requests for ranges that are being answered.
     reading: watch::Sender<usize>,
+    /// Where it is paid; without one it takes no money.
+    till: OnceLock<Arc<Till>>,
 }
 
 /// One provider.
@@ -102,6 +106,7 @@ impl Provider {
             kept: Mutex::default(),
             conduct: Mutex::new((Conduct::Honest, BTreeSet::new())),
             reading: watch::Sender::new(0),
+            till: OnceLock::new(),
         });
         let identity = Identity::new(&shelf.key);
         let (address, limits) = ("127.0.0.1:0".parse().unwrap(), ServerLimits::default());
@@ -122,6 +127,42 @@ impl Provider {
 }
 
 impl Shelf {
+    /// Wants to be paid from now on.
+    pub(crate) fn open_till(&self, till: impl FnOnce(&SigningKey) -> Till) -> Arc<Till> {
+        Arc::clone(self.till.get_or_init(|| Arc::new(till(&self.key))))
+    }
+
+    fn till(&self) -> Result<&Arc<Till>, Problem> {
+        self.till.get().ok_or(Problem::new(ProblemCode::NotFound, "this provider is not paid"))
+    }
+
+    /// Counts what is about to be sent to whoever must pay for it.
+    fn charge(&self, bytes: u64) -> Result<(), Problem> {
+        let Some(till) = self.till.get() else { return Ok(()) };
+        till.serve(bytes).map_err(|due| Problem::payment_required("pay first", due))
+    }
+
+    fn money(&self, route: Route, body: &[u8], peer: PublicKey) -> Answered {
+        let till = self.till()?;
+        let holds = |id: &FragmentId| self.fragment(id).is_some();
+        let lost = || Problem::new(ProblemCode::Busy, "the answer is lost");
+        let encoded = match route {
+            Route::GetQuote => till.quote().encode(),
+            Route::PostProposal => {
+                let request = ProposalRequest::decode(body).unwrap();
+                till.propose(&request, peer, holds).ok_or_else(lost)?.encode()
+            }
+            Route::PostRevision => {
+                let request = RevisionRequest::decode(body).unwrap();
+                till.revise(&request, holds).ok_or_else(lost)?.encode()
+            }
+            Route::ListSet { after, limit } => till.page(after, limit).encode(),
+            Route::PostVoucher => till.voucher(VoucherRequest::decode(body).unwrap()).encode(),
+            other => unreachable!("{other:?} is not about money"),
+        };
+        Ok(answer_json(StatusCode::OK, encoded))
+    }
+
     pub(crate) fn behave(&self, conduct: Conduct) {
         *self.conduct.lock().unwrap() = (conduct, BTreeSet::new());
     }
@@ -238,6 +279,7 @@ impl Shelf {
         let bytes = self.readable(&id, peer, headers)?;
         let range = parse_range(headers.get(RANGE).unwrap().to_str().unwrap())?;
         let piece = part(&bytes, &range).ok_or(Problem::new(ProblemCode::RangeOutside, "outside"))?;
+        self.charge(range.end - range.start)?;
         let conduct = self.conduct(&id);
         let body = match conduct {
             Conduct::Honest | Conduct::HonestUntilAsked => Body::from(piece),
@@ -272,6 +314,7 @@ impl Shelf {
         let length = bytes.len() as u64;
         let outside = |_| Problem::new(ProblemCode::RangeOutside, "outside");
         let covered = slice::covered(length, &range).map_err(outside)?;
+        self.charge(range.end - range.start)?;
         let slice = slice::encode(length, &outboard, &range, &part(&bytes, &covered).unwrap()).unwrap();
         match self.conduct(&id) {
             Conduct::Honest | Conduct::WrongAtFirst | Conduct::ProvesOnly => {
@@ -314,12 +357,12 @@ impl Shelf {
                 let head = self.head(&dataset).ok_or(Problem::new(ProblemCode::NotFound, "no head"))?;
                 Ok(answer_bytes(StatusCode::OK, head))
             }
-            Route::ListClaims { .. }
-            | Route::GetQuote
+            Route::ListClaims { .. } => Err(Problem::new(ProblemCode::BadRequest, "not here")),
+            Route::GetQuote
             | Route::PostProposal
             | Route::PostRevision
             | Route::ListSet { .. }
-            | Route::PostVoucher => Err(Problem::new(ProblemCode::BadRequest, "not here")),
+            | Route::PostVoucher => self.money(route, &body, peer),
         }
     }
 

@@ -10,7 +10,7 @@ use seedbank_client::glob::Filter;
 use seedbank_client::network::{Network, wall_clock};
 use seedbank_client::progress::Silent;
 use seedbank_client::pull::{CatError, cat};
-use seedbank_client::push::{PushContext, PushOptions, PushReport, Rehash, push};
+use seedbank_client::push::{PushContext, PushError, PushOptions, PushReport, Rehash, push};
 use seedbank_client::reader::Reader;
 use seedbank_client::snapshot::{Snapshot, SnapshotError};
 use seedbank_erasure::Scheme;
@@ -155,9 +155,17 @@ impl World {
     pub(crate) async fn push(&self, source: &Path) -> PushReport {
         let identity = Identity::new(&owner());
         let network = Network::new(ProviderClient::new(&identity, TcpDial, ClientLimits::default()));
+        self.push_through(source, Arc::new(network)).await.unwrap()
+    }
+
+    pub(crate) async fn push_through(
+        &self,
+        source: &Path,
+        network: Arc<Network>,
+    ) -> Result<PushReport, PushError> {
         let context = PushContext {
             books: Arc::clone(&self.books),
-            network: Arc::new(network),
+            network,
             owner: owner(),
             keys: self.keys.clone(),
             dataset: self.dataset.clone(),
@@ -173,7 +181,7 @@ impl World {
             rehash: Rehash::All,
             compression: Compression::Auto,
         };
-        push(&context, &options, Arc::new(Silent)).await.unwrap()
+        push(&context, &options, Arc::new(Silent)).await
     }
 
     /// A new reader of a version, who has a token and no history.

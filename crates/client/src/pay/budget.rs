@@ -1,0 +1,299 @@
+//! What may be paid, and how much is set aside for it: decisions in checked integers, without clock, chain or network.
+//!
+//! Rent is planned by the month: the sum over all agreements must stay within the budget, together with what was read in
+//! this month. Money that is set aside comes back when it is not needed, so it is no cost; it is what must be there.
+
+use seedbank_agreement::price::{MONTH_SECONDS, Prices, TooDear, egress};
+use seedbank_agreement::{Amount, Epoch, Rate};
+
+/// What a home is willing to pay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The highest prices that are accepted.
+    pub ceiling: Prices,
+    /// For everything together, in 30 days.
+    pub per_month: Amount,
+    /// For so many epochs an agreement is made; the steward goes on renewing it.
+    pub term_epochs: u32,
+}
+
+/// An agreement as long as this is renewed when half of it is over.
+pub const TERM_EPOCHS_DEFAULT: u32 = 30;
+
+/// The budget does not allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the budget of {per_month} units a month is exhausted: rent takes {rent}, reads took {read} this month, and {more} more \
+     are wanted; raise it with `seedbank chain use --budget`"
+)]
+pub struct BudgetExhausted {
+    /// The budget.
+    pub per_month: Amount,
+    /// Rent of 30 days by what is agreed already.
+    pub rent: Amount,
+    /// What was paid for reads in this month.
+    pub read: Amount,
+    /// What would come on top.
+    pub more: Amount,
+}
+
+/// What is spent already, by the month.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spending {
+    /// Rent of 30 days by what is agreed.
+    pub rent: Amount,
+    /// Paid for reads in this month.
+    pub read: Amount,
+}
+
+impl Limits {
+    /// Whether so much more may be spent in a month.
+    ///
+    /// # Errors
+    /// [`BudgetExhausted`].
+    pub fn allow(&self, spending: &Spending, more: Amount) -> Result<(), BudgetExhausted> {
+        let Spending { rent, read } = *spending;
+        let sum = rent.checked_add(read).and_then(|sum| sum.checked_add(more));
+        match sum {
+            Some(sum) if sum <= self.per_month => Ok(()),
+            // What costs nothing is within any budget, even one that is overdrawn by what was agreed before.
+            _ if more == Amount::ZERO => Ok(()),
+            Some(_) | None => Err(BudgetExhausted { per_month: self.per_month, rent, read, more }),
+        }
+    }
+}
+
+/// What a rate comes to in 30 days, epochs rounded up.
+#[must_use]
+pub fn monthly(rate: Rate, epoch_seconds: u32) -> Amount {
+    rate.over(MONTH_SECONDS.div_ceil(epoch_seconds.max(1)))
+}
+
+/// What is locked with a first agreement: its whole term, and as much again, so that what is added next needs no
+/// transaction.
+#[must_use]
+pub fn first_escrow(rate: Rate, term_epochs: u32) -> Amount {
+    rate.over(term_epochs.saturating_mul(2))
+}
+
+/// What an agreement has to pay with, as the chain tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Purse {
+    /// The current epoch.
+    pub now: Epoch,
+    /// What is locked for it and was not earned yet.
+    pub locked: Amount,
+    /// What the current terms pay for an epoch; zero before they begin.
+    pub rate: Rate,
+}
+
+impl Purse {
+    /// What is left for terms that begin with the next epoch, once the current epoch is paid.
+    #[must_use]
+    pub fn left(&self) -> Amount {
+        self.locked.saturating_sub(self.rate.over(1))
+    }
+
+    /// How long terms of this rate, from the next epoch on, can last: at most so many epochs. `None` if not even
+    /// `epochs_min` can be paid.
+    #[must_use]
+    pub fn term(&self, rate: Rate, epochs_min: u32, epochs_max: u32) -> Option<u32> {
+        let most = match self.left().0.checked_div(rate.units()) {
+            // What costs nothing lasts as long as anybody likes.
+            None => epochs_max,
+            Some(epochs) => u32::try_from(epochs).unwrap_or(u32::MAX).min(epochs_max),
+        };
+        (most >= epochs_min.max(1)).then_some(most)
+    }
+
+    /// What must be added so that terms of this rate last `epochs` epochs.
+    #[must_use]
+    pub fn missing(&self, rate: Rate, epochs: u32) -> Amount {
+        rate.over(epochs).saturating_sub(self.left())
+    }
+}
+
+/// How a process stands with a provider that it reads from, in money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// The price of what it got.
+    pub spent: Amount,
+    /// The price of all that it asked for, with what it gave up before it came: the provider may have sent that.
+    pub asked: Amount,
+    /// The price of what it waits for.
+    pub awaited: Amount,
+    /// What its vouchers added since it began.
+    pub paid: Amount,
+    /// What the provider lets a key owe.
+    pub credit: Amount,
+}
+
+impl Account {
+    /// What to pay now, ahead of need: nothing while less than half of the credit is used; then what is owed and half of
+    /// the credit ahead, so that a voucher is sent for each credit's worth of reading.
+    #[must_use]
+    pub fn ahead(&self) -> Amount {
+        let owed = self.spent.saturating_sub(self.paid);
+        let half = Amount(self.credit.0 / 2);
+        if owed < half || owed == Amount::ZERO {
+            Amount::ZERO
+        } else {
+            owed.checked_add(half).unwrap_or(owed)
+        }
+    }
+
+    /// What to pay when the provider asks for `needed`: that and half of the credit ahead, or all that is owed and awaited, so
+    /// that reads which wait together need one voucher. `None` when it would come to more than this process asked for and the
+    /// credit that others with the same key may have used: who sends nothing gets no more.
+    #[must_use]
+    pub fn demanded(&self, needed: Amount) -> Option<Amount> {
+        let fair = self.asked.checked_add(self.credit)?.saturating_sub(self.paid);
+        let ahead = needed.checked_add(Amount(self.credit.0 / 2))?;
+        let all = self.spent.checked_add(self.awaited)?.saturating_sub(self.paid);
+        (needed <= fair).then(|| ahead.max(all).min(fair))
+    }
+}
+
+/// Reads that a lane is funded for at once: a transaction for so many, not for each voucher.
+const LANE_BYTES: u64 = 16 << 30;
+
+/// How high a lane's cap becomes that must cover `cumulative`. A bit more than asked costs nothing: what is not used comes
+/// back with the channel's exit.
+///
+/// # Errors
+/// [`TooDear`] for prices that nobody could pay.
+pub fn lane_cap(cumulative: Amount, egress_per_gib: Amount) -> Result<Amount, TooDear> {
+    cumulative.checked_add(egress(LANE_BYTES, egress_per_gib)?).ok_or(TooDear)
+}
+
+/// What to deposit so that a channel covers its lanes with this one's cap raised.
+#[must_use]
+pub fn deposit_missing(deposit: Amount, promised: Amount, cap: Amount, new_cap: Amount) -> Amount {
+    let promised = promised.checked_add(new_cap.saturating_sub(cap)).unwrap_or(Amount::MAX);
+    promised.saturating_sub(deposit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Account, Limits, Purse, Spending, deposit_missing, first_escrow, lane_cap, monthly};
+    use proptest::prelude::{any, proptest};
+    use seedbank_agreement::price::{Prices, TooDear};
+    use seedbank_agreement::{Amount, Epoch, Rate};
+
+    fn rate(units: u128) -> Rate {
+        Rate::new(units).unwrap()
+    }
+
+    fn limits(per_month: u128) -> Limits {
+        let ceiling = Prices { rent_per_gib_month: Amount(10), egress_per_gib: Amount(10) };
+        Limits { ceiling, per_month: Amount(per_month), term_epochs: 30 }
+    }
+
+    #[test]
+    fn rent_and_reads_share_the_budget() {
+        let spending = Spending { rent: Amount(60), read: Amount(30) };
+        assert!(limits(100).allow(&spending, Amount(10)).is_ok());
+        let refused = limits(100).allow(&spending, Amount(11)).unwrap_err();
+        assert!(refused.to_string().contains("budget of 100 units a month is exhausted"), "{refused}");
+        assert!(limits(100).allow(&spending, Amount::MAX).is_err());
+        assert!(limits(0).allow(&Spending::default(), Amount(1)).is_err());
+        assert!(limits(50).allow(&spending, Amount::ZERO).is_ok(), "what is free needs no budget");
+    }
+
+    #[test]
+    fn a_month_has_its_epochs() {
+        assert_eq!(monthly(rate(5), 86_400), Amount(150));
+        assert_eq!(monthly(rate(5), 7 * 86_400), Amount(25), "five weeks begin in a month");
+        assert_eq!(first_escrow(rate(5), 30), Amount(300));
+    }
+
+    #[test]
+    fn terms_last_as_long_as_they_are_paid() {
+        let purse = Purse { now: Epoch(7), locked: Amount(105), rate: rate(5) };
+        assert_eq!(purse.left(), Amount(100));
+        assert_eq!(purse.term(rate(10), 1, 30), Some(10));
+        assert_eq!(purse.term(rate(1), 1, 30), Some(30));
+        assert_eq!(purse.term(rate(10), 11, 30), None);
+        assert_eq!(purse.term(rate(101), 0, 30), None, "not one epoch");
+        assert_eq!(purse.term(Rate::ZERO, 1, 30), Some(30));
+        assert_eq!(purse.missing(rate(10), 30), Amount(200));
+        assert_eq!(purse.missing(rate(1), 30), Amount::ZERO);
+    }
+
+    fn account(spent: u128, paid: u128) -> Account {
+        let (spent, paid) = (Amount(spent), Amount(paid));
+        Account { spent, asked: spent, awaited: Amount::ZERO, paid, credit: Amount(100) }
+    }
+
+    #[test]
+    fn vouchers_go_ahead_of_need_and_not_far() {
+        assert_eq!(account(49, 0).ahead(), Amount::ZERO);
+        assert_eq!(account(50, 0).ahead(), Amount(100));
+        assert_eq!(account(50, 100).ahead(), Amount::ZERO, "paid ahead already");
+        assert_eq!(account(149, 100).ahead(), Amount::ZERO);
+        assert_eq!(account(150, 100).ahead(), Amount(100));
+        assert_eq!(Account { credit: Amount::ZERO, ..account(0, 0) }.ahead(), Amount::ZERO, "what is free");
+    }
+
+    #[test]
+    fn a_provider_gets_no_more_than_what_can_be_owed() {
+        // 20 by our own count, 5 for a read that waits, 100 that others may have used.
+        let account = Account { asked: Amount(35), ..account(30, 10) };
+        assert_eq!(account.demanded(Amount(125)), Some(Amount(125)));
+        assert_eq!(account.demanded(Amount(126)), None);
+        assert_eq!(account.demanded(Amount(20)), Some(Amount(70)));
+        assert_eq!(account.demanded(Amount(100)), Some(Amount(125)), "never beyond what is fair");
+        let waiting = Account { asked: Amount(530), awaited: Amount(500), ..account };
+        assert_eq!(waiting.demanded(Amount(20)), Some(Amount(520)), "all that wait are paid for at once");
+    }
+
+    #[test]
+    fn a_provider_that_asks_again_and_sends_nothing_is_not_paid_again() {
+        let mut account = account(0, 0);
+        account.asked = Amount(5);
+        account.paid = account.demanded(Amount(60)).unwrap();
+        assert_eq!(account.paid, Amount(105));
+        assert_eq!(account.demanded(Amount(1)), None);
+    }
+
+    #[test]
+    fn a_lane_is_funded_for_many_reads() {
+        assert_eq!(lane_cap(Amount(7), Amount(10)), Ok(Amount(167)));
+        assert_eq!(lane_cap(Amount(1), Amount::MAX), Err(TooDear));
+        assert_eq!(deposit_missing(Amount(100), Amount(90), Amount(20), Amount(25)), Amount::ZERO);
+        assert_eq!(deposit_missing(Amount(100), Amount(90), Amount(20), Amount(60)), Amount(30));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_ahead_is_owed_or_within_half_a_credit(
+            spent in any::<u64>(), paid in any::<u64>(), credit in any::<u64>()
+        ) {
+            let [spent, paid, credit] = [spent, paid, credit].map(|units| Amount(u128::from(units)));
+            let account = Account { spent, asked: spent, awaited: Amount::ZERO, paid, credit };
+            let after = account.paid.checked_add(account.ahead()).unwrap();
+            assert!(account.ahead() == Amount::ZERO || after.0 <= account.spent.0 + account.credit.0 / 2);
+        }
+
+        #[test]
+        fn deposits_always_cover_the_caps(
+            deposit in any::<u64>(), promised in any::<u64>(), cap in any::<u64>(), more in any::<u64>()
+        ) {
+            let [deposit, promised, cap, more] = [deposit, promised, cap, more].map(|units| Amount(u128::from(units)));
+            let new_cap = cap.checked_add(more).unwrap();
+            let after = deposit.checked_add(deposit_missing(deposit, promised, cap, new_cap)).unwrap();
+            assert!(after >= promised.checked_add(more).unwrap());
+        }
+
+        #[test]
+        fn terms_are_always_covered(locked in any::<u64>(), old in any::<u64>(), new in any::<u64>(), max in any::<u32>()) {
+            let purse = Purse { now: Epoch(1), locked: Amount(u128::from(locked)), rate: rate(u128::from(old)) };
+            let new = rate(u128::from(new));
+            if let Some(epochs) = purse.term(new, 1, max) {
+                assert!(purse.left() >= new.over(epochs));
+                assert!(purse.left() == Amount::ZERO || purse.locked.0 >= purse.rate.units());
+            }
+            assert!(purse.left().checked_add(purse.missing(new, max)).unwrap() >= new.over(max));
+        }
+    }
+}

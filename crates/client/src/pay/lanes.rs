@@ -1,0 +1,261 @@
+//! Lanes: which counter of a team's promises this process grows, and how far it has grown.
+//!
+//! Each process that reads takes one lane, by a lock on its file that ends with the process; so any number of processes pay
+//! one provider without talking to each other. The counters lie in the locked file and not in the catalog: whoever has the
+//! lane has the counter, readers need no books for it, and no second writer can exist. A counter is on disk before a voucher
+//! leaves. What is lost with the file is only the number: the chain still has what was redeemed, and a lane from which a
+//! provider holds more is left alone. Each deployment has a folder of its own.
+
+use seedbank_agreement::{Address, Amount};
+use seedbank_formats::PublicKey;
+use seedbank_store::make_folder;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Processes of one home that read at once. One more waits for none: it is told.
+pub const LANES_MAX: u32 = 256;
+
+/// Spending is counted by months of so many seconds, from 1970 on.
+pub const MONTH_SECONDS: u64 = 30 * 86_400;
+
+/// Why there is no lane.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// End one of the other processes.
+    #[error("{LANES_MAX} processes of this home are reading already")]
+    AllTaken,
+    /// Move the file away: the counters start from what the chain knows.
+    #[error("{} holds no counters of a lane; move it away", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Look at the disk.
+    #[error("can't use {}", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a lane promised one payee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counter {
+    /// The provider whose wallet the payee is, by both their words.
+    pub provider: PublicKey,
+    /// All that was ever promised.
+    pub cumulative: Amount,
+    /// What the channel is known to cover.
+    pub cap: Amount,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counters {
+    payees: Promises,
+    /// What was promised in the last months.
+    months: BTreeMap<u64, Amount>,
+}
+
+/// A lane of this process. The lock ends with it.
+#[derive(Debug)]
+pub struct Lane {
+    number: u32,
+    path: PathBuf,
+    counters: Counters,
+    _lock: File,
+}
+
+fn disk(path: &Path) -> impl FnOnce(io::Error) -> LaneError {
+    let path = path.to_owned();
+    move |source| LaneError::Disk { path, source }
+}
+
+fn file_of(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("lane-{number:03}.json"))
+}
+
+impl Lane {
+    /// Takes the first lane that no other process has.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub fn take(dir: &Path) -> Result<Lane, LaneError> {
+        make_folder(dir).map_err(disk(dir))?;
+        for number in 0..LANES_MAX {
+            let path = dir.join(format!("lane-{number:03}.lock"));
+            let lock = private(&path).map_err(disk(&path))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(source)) => return Err(LaneError::Disk { path, source }),
+            }
+            let path = file_of(dir, number);
+            let counters = read(&path)?;
+            return Ok(Lane { number, path, counters, _lock: lock });
+        }
+        Err(LaneError::AllTaken)
+    }
+
+    /// Which one.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What was promised to a payee.
+    #[must_use]
+    pub fn counter(&self, payee: &Address) -> Option<Counter> {
+        self.counters.payees.get(&payee.to_string()).copied()
+    }
+
+    /// Sets a payee's counter, durably. What it rises by is spent in `month`.
+    ///
+    /// # Errors
+    /// [`LaneError::Disk`]; the file is as it was, and nothing may be signed.
+    pub fn set(
+        &mut self,
+        payee: &Address,
+        counter: Counter,
+        spent: Amount,
+        month: u64,
+    ) -> Result<(), LaneError> {
+        let mut counters = self.counters.clone();
+        counters.payees.insert(payee.to_string(), counter);
+        let sum = counters.months.entry(month).or_default();
+        *sum = sum.checked_add(spent).unwrap_or(Amount::MAX);
+        // This month and the last: the budget asks for no more.
+        counters.months.retain(|kept, _| *kept + 1 >= month);
+        let bytes = serde_json::to_vec(&counters).expect("counters have text keys");
+        replace(&self.path, &bytes).map_err(disk(&self.path))?;
+        self.counters = counters;
+        Ok(())
+    }
+}
+
+/// What all lanes of a home promised in a month.
+///
+/// # Errors
+/// [`LaneError`].
+pub fn spent_in(dir: &Path, month: u64) -> Result<Amount, LaneError> {
+    let all = all_counters(dir)?;
+    Ok(all.iter().filter_map(|(_, counters)| counters.months.get(&month).copied()).sum())
+}
+
+/// What one lane promised each payee, by the payees' addresses.
+pub type Promises = BTreeMap<String, Counter>;
+
+/// What all lanes of a home promised, with each lane's number.
+///
+/// # Errors
+/// [`LaneError`].
+pub fn promised(dir: &Path) -> Result<Vec<(u32, Promises)>, LaneError> {
+    let all = all_counters(dir)?;
+    Ok(all.into_iter().map(|(number, counters)| (number, counters.payees)).collect())
+}
+
+fn all_counters(dir: &Path) -> Result<Vec<(u32, Counters)>, LaneError> {
+    let mut all = Vec::new();
+    for number in 0..LANES_MAX {
+        let path = file_of(dir, number);
+        // Lanes are taken from the first on, and their files stay.
+        if !path.exists() {
+            continue;
+        }
+        all.push((number, read(&path)?));
+    }
+    Ok(all)
+}
+
+fn read(path: &Path) -> Result<Counters, LaneError> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|source| LaneError::Damaged { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Counters::default()),
+        Err(error) => Err(disk(path)(error)),
+    }
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Replaces a file durably: old or new is there, never a part.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let folder = path.parent().expect("a lane's file is in a folder");
+    File::open(folder)?.sync_all()
+}
+
+/// A lock on a file of the folder, held until it is dropped: orders to the chain go one after the other.
+pub(crate) fn exclusive(dir: &Path, name: &str) -> io::Result<File> {
+    make_folder(dir)?;
+    let file = private(&dir.join(name))?;
+    file.lock()?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counter, Lane, LaneError, promised, spent_in};
+    use seedbank_agreement::{Address, Amount};
+    use seedbank_formats::PublicKey;
+
+    const PAYEE: Address = Address([7; 20]);
+
+    fn counter(cumulative: u128) -> Counter {
+        Counter { provider: PublicKey([3; 32]), cumulative: Amount(cumulative), cap: Amount(100) }
+    }
+
+    #[test]
+    fn each_process_has_a_lane_of_its_own_and_the_counter_stays_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = Lane::take(dir.path()).unwrap();
+        let second = Lane::take(dir.path()).unwrap();
+        assert_eq!((first.number(), second.number()), (0, 1));
+        first.set(&PAYEE, counter(5), Amount(5), 700).unwrap();
+        drop(first);
+        let again = Lane::take(dir.path()).unwrap();
+        assert_eq!((again.number(), again.counter(&PAYEE)), (0, Some(counter(5))));
+        assert_eq!(second.counter(&PAYEE), None);
+    }
+
+    #[test]
+    fn spending_of_all_lanes_is_counted_by_the_month() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut one, mut other) = (Lane::take(dir.path()).unwrap(), Lane::take(dir.path()).unwrap());
+        one.set(&PAYEE, counter(5), Amount(5), 700).unwrap();
+        one.set(&PAYEE, counter(8), Amount(3), 701).unwrap();
+        other.set(&PAYEE, counter(2), Amount(2), 701).unwrap();
+        assert_eq!(spent_in(dir.path(), 701).unwrap(), Amount(5));
+        assert_eq!(spent_in(dir.path(), 700).unwrap(), Amount(5));
+        one.set(&PAYEE, counter(9), Amount(1), 702).unwrap();
+        assert_eq!(spent_in(dir.path(), 700).unwrap(), Amount::ZERO, "older months are forgotten");
+        let all = promised(dir.path()).unwrap();
+        assert_eq!(all.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(all[0].1[&PAYEE.to_string()], counter(9));
+    }
+
+    #[test]
+    fn a_damaged_file_is_no_counter_of_zero() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Lane::take(dir.path()).unwrap());
+        std::fs::write(dir.path().join("lane-000.json"), b"{").unwrap();
+        assert!(matches!(Lane::take(dir.path()), Err(LaneError::Damaged { .. })));
+    }
+}

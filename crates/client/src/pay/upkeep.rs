@@ -1,0 +1,203 @@
+//! What is due for one agreement: whether to post, renew, ask, stop or let go. Decisions alone; `maintain::pay` does them.
+
+use super::chain::{OnChain, Proving};
+use seedbank_agreement::Epoch;
+
+/// So many epochs missed in a row and it is paid no longer, and gets nothing new. One can happen to anybody.
+pub const MISSES_MAX: u32 = 2;
+
+/// How far an epoch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Seconds since it began.
+    pub elapsed: u64,
+    /// Its length in seconds.
+    pub length: u64,
+}
+
+impl Moment {
+    /// Whether three quarters are over: what is not posted by now, the steward posts.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.elapsed.saturating_mul(4) >= self.length.saturating_mul(3)
+    }
+}
+
+/// What the books know of an agreement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signed {
+    /// The last revision that both signed.
+    pub sequence: u32,
+    /// From when it holds, if it is a revision that can be posted.
+    pub from: Option<Epoch>,
+    /// Whether the provider was given up.
+    pub is_stopped: bool,
+    /// Whether something it did, or did not show, wants an answer on the chain.
+    pub is_doubted: bool,
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// Its set lags behind the clock and nobody closed its epochs: what was missed is recorded by that.
+    Advance,
+    /// Terms begin or end.
+    MoveOn,
+    /// Its set is dead: what it held is lost, and what is locked comes back.
+    Bury,
+    /// Pay it no longer: it stopped proving.
+    Stop,
+    /// Its question was not answered.
+    Fail,
+    /// Ask it.
+    Ask,
+    /// Post what both signed.
+    Post,
+    /// Sign anew: the terms end soon, or what was signed was not posted in time.
+    Renew,
+}
+
+/// What is due for an open agreement, in the order in which it is to be done.
+#[must_use]
+pub fn due(
+    moment: &Moment,
+    signed: &Signed,
+    state: &OnChain,
+    proving: &Proving,
+    term_epochs: u32,
+) -> Vec<Due> {
+    let mut due = Vec::new();
+    let now = moment.epoch;
+    if proving.dead_at.is_some() {
+        return vec![Due::Bury];
+    }
+    if proving.due > 0 && proving.epoch <= now {
+        due.push(Due::MoveOn);
+    }
+    // Its provider does it when it proves, early in the epoch.
+    if proving.epoch < now && moment.elapsed.saturating_mul(2) >= moment.length {
+        due.push(Due::Advance);
+    }
+    match state.question {
+        Some(asked) if asked < now => due.push(Due::Fail),
+        None if signed.is_doubted && !signed.is_stopped && state.end > Epoch(now.0.saturating_add(1)) => {
+            due.push(Due::Ask);
+        }
+        Some(_) | None => {}
+    }
+    if proving.misses >= MISSES_MAX && !signed.is_stopped {
+        due.push(Due::Stop);
+    }
+    if signed.is_stopped || proving.misses >= MISSES_MAX {
+        return due;
+    }
+    let next = Epoch(now.0.saturating_add(1));
+    let is_posted = state.sequence >= signed.sequence;
+    match signed.from {
+        Some(from) if !is_posted && from == next => {
+            if moment.is_late() {
+                due.push(Due::Post);
+            }
+        }
+        // It can't be posted any more.
+        Some(from) if !is_posted && from <= now => due.push(Due::Renew),
+        Some(_) | None if is_posted && state.end.0.saturating_sub(now.0) <= term_epochs / 2 => {
+            due.push(Due::Renew);
+        }
+        Some(_) | None => {}
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Due, Moment, Signed, due};
+    use crate::pay::chain::{OnChain, Proving};
+    use seedbank_agreement::{Address, Amount, Epoch, Rate};
+
+    fn moment(epoch: u32, elapsed: u64) -> Moment {
+        Moment { epoch: Epoch(epoch), elapsed, length: 100 }
+    }
+
+    fn signed(sequence: u32, from: u32) -> Signed {
+        Signed { sequence, from: Some(Epoch(from)), is_stopped: false, is_doubted: false }
+    }
+
+    fn state(sequence: u32, end: u32) -> OnChain {
+        OnChain {
+            provider: Address::ZERO,
+            sequence,
+            locked: Amount(100),
+            earned: Amount(0),
+            rate: Rate::ZERO,
+            size: 1,
+            next_rate: Rate::ZERO,
+            end: Epoch(end),
+            question: None,
+        }
+    }
+
+    fn proving(epoch: u32) -> Proving {
+        Proving { epoch: Epoch(epoch), due: 0, misses: 0, dead_at: None }
+    }
+
+    #[test]
+    fn what_is_signed_and_not_posted_is_posted_late_in_the_epoch() {
+        let (new, old) = (signed(4, 11), state(3, 40));
+        assert!(due(&moment(10, 74), &new, &old, &proving(10), 30).is_empty(), "it is the provider's pay");
+        assert_eq!(due(&moment(10, 75), &new, &old, &proving(10), 30), [Due::Post]);
+        assert!(due(&moment(10, 75), &new, &state(4, 40), &proving(10), 30).is_empty());
+    }
+
+    #[test]
+    fn what_was_not_posted_in_time_is_signed_anew() {
+        assert_eq!(due(&moment(11, 0), &signed(4, 11), &state(3, 40), &proving(11), 30), [Due::Renew]);
+    }
+
+    #[test]
+    fn terms_are_renewed_when_half_of_them_is_over() {
+        let posted = signed(4, 11);
+        assert!(due(&moment(20, 0), &posted, &state(4, 36), &proving(20), 30).is_empty());
+        assert_eq!(due(&moment(20, 0), &posted, &state(4, 35), &proving(20), 30), [Due::Renew]);
+        let opened = Signed { from: None, sequence: 0, ..posted };
+        assert_eq!(due(&moment(20, 0), &opened, &state(0, 35), &proving(20), 30), [Due::Renew]);
+    }
+
+    #[test]
+    fn whoever_stops_proving_is_stopped_once_and_never_renewed() {
+        let missing = Proving { misses: 2, ..proving(20) };
+        let posted = signed(4, 11);
+        assert!(
+            due(&moment(20, 0), &posted, &state(4, 40), &Proving { misses: 1, ..missing }, 30).is_empty()
+        );
+        assert_eq!(due(&moment(20, 0), &posted, &state(4, 22), &missing, 30), [Due::Stop]);
+        let stopped = Signed { is_stopped: true, ..posted };
+        assert!(due(&moment(20, 99), &stopped, &state(3, 22), &missing, 30).is_empty());
+        let dead = Proving { dead_at: Some(Epoch(19)), ..missing };
+        assert_eq!(due(&moment(20, 0), &stopped, &state(3, 22), &dead, 30), [Due::Bury]);
+    }
+
+    #[test]
+    fn epochs_that_nobody_closed_are_closed_in_the_second_half() {
+        assert!(due(&moment(20, 49), &signed(4, 11), &state(4, 40), &proving(19), 30).is_empty());
+        assert_eq!(due(&moment(20, 50), &signed(4, 11), &state(4, 40), &proving(19), 30), [Due::Advance]);
+        let waiting = Proving { due: 1, ..proving(19) };
+        let order = due(&moment(20, 50), &signed(4, 11), &state(4, 40), &waiting, 30);
+        assert_eq!(order, [Due::MoveOn, Due::Advance]);
+    }
+
+    #[test]
+    fn doubts_are_asked_about_once_and_answers_awaited() {
+        let doubted = Signed { is_doubted: true, ..signed(4, 11) };
+        let asked = |question| OnChain { question, ..state(4, 40) };
+        assert_eq!(due(&moment(20, 0), &doubted, &asked(None), &proving(20), 30), [Due::Ask]);
+        assert!(due(&moment(20, 0), &doubted, &asked(Some(Epoch(21))), &proving(20), 30).is_empty());
+        assert!(due(&moment(21, 0), &doubted, &asked(Some(Epoch(21))), &proving(21), 30).is_empty());
+        assert_eq!(due(&moment(22, 0), &doubted, &asked(Some(Epoch(21))), &proving(22), 30), [Due::Fail]);
+        let ending = OnChain { end: Epoch(21), ..asked(None) };
+        let is_asked = due(&moment(20, 0), &doubted, &ending, &proving(20), 30).contains(&Due::Ask);
+        assert!(!is_asked, "there is no epoch left to answer in");
+    }
+}
