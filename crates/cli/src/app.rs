@@ -4,13 +4,16 @@ use crate::args::Global;
 use crate::home::Home;
 use crate::keystore::{KeyRing, KeyStore, PASSPHRASE_VARIABLE, PassphraseSource};
 use crate::output::{DataFormat, Output, Talk};
+use crate::paying;
 use anyhow::bail;
+use seedbank_agreement::Amount;
 use seedbank_catalog::Books;
 use seedbank_catalog::records::Dataset;
 use seedbank_client::SharedBooks;
 use seedbank_client::dataset::{DatasetKeys, Visibility};
 use seedbank_client::home_dataset::owner_keys;
 use seedbank_client::network::Network;
+use seedbank_client::pay::Reads;
 use seedbank_formats::DatasetId;
 use seedbank_steward::{BooksPaths, open_books};
 use seedbank_transport::{ClientLimits, Identity, ProviderClient, TcpDial};
@@ -71,15 +74,27 @@ impl App {
         Ok(open_books(&self.books_paths())?)
     }
 
-    /// Connections to providers under this home's identity.
-    pub(crate) fn network(ring: &KeyRing) -> Arc<Network> {
+    /// Connections to providers under this home's identity, which pay where the home pays.
+    pub(crate) async fn network(&self, ring: &KeyRing) -> anyhow::Result<Arc<Network>> {
+        self.network_beside(ring, Amount::ZERO).await
+    }
+
+    async fn network_beside(&self, ring: &KeyRing, rent: Amount) -> anyhow::Result<Arc<Network>> {
         let identity = Identity::new(ring.identity());
-        Arc::new(Network::new(ProviderClient::new(&identity, TcpDial, ClientLimits::default())))
+        let network = Network::new(ProviderClient::new(&identity, TcpDial, ClientLimits::default()));
+        Ok(Arc::new(match paying::payer_of(self, ring).await? {
+            Some((payer, _)) => network.paying(Arc::new(Reads::new(payer, rent))),
+            None => network,
+        }))
     }
 
     /// Connections that know where the books' providers are.
-    pub(crate) fn network_of(ring: &KeyRing, books: &SharedBooks) -> anyhow::Result<Arc<Network>> {
-        let network = App::network(ring);
+    pub(crate) async fn network_of(
+        &self,
+        ring: &KeyRing,
+        books: &SharedBooks,
+    ) -> anyhow::Result<Arc<Network>> {
+        let network = self.network_beside(ring, paying::rent(self, books)?).await?;
         let providers = books.providers()?;
         network.learn(providers.iter().map(|p| (&p.profile.key, p.profile.address.as_str())));
         Ok(network)

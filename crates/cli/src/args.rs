@@ -1,6 +1,7 @@
 //! What can be typed: `seedbank noun verb`, its options and their units. Parsing only; every command acts elsewhere.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use seedbank_agreement::{Address, Amount};
 use std::path::PathBuf;
 
 /// Store versioned datasets on many independent providers, and read them back verified.
@@ -65,12 +66,18 @@ pub(crate) enum Command {
     /// Run the owner's daemon.
     #[command(subcommand)]
     Steward(Steward),
-    /// Run the embedded chain, or follow one.
+    /// The chain on which providers are paid: which one, and the embedded one.
     #[command(subcommand)]
     Chain(Chain),
     /// The owner's keys.
     #[command(subcommand)]
     Key(Key),
+    /// What this home has to pay with.
+    #[command(subcommand)]
+    Wallet(Wallet),
+    /// What is agreed with providers about pay.
+    #[command(subcommand)]
+    Agreement(Agreement),
     /// Measure this machine or a network.
     #[command(subcommand)]
     Bench(Bench),
@@ -300,6 +307,19 @@ pub(crate) enum Steward {
 pub(crate) enum Chain {
     /// Serve the chain in a folder over JSON-RPC; a new folder begins a new chain.
     Run(ChainRun),
+    /// Pay providers on this chain, within these limits. What is not given stays as it is.
+    Use {
+        /// A JSON-RPC endpoint; may be given more than once, the preferred first.
+        #[arg(long, value_name = "URL")]
+        rpc: Vec<String>,
+        /// The contract that lists all others.
+        #[arg(long, value_name = "ADDRESS")]
+        directory: Option<Address>,
+        #[command(flatten)]
+        budget: Budget,
+    },
+    /// Show chain, contracts and limits.
+    Show,
 }
 
 /// `seedbank chain run`.
@@ -359,6 +379,68 @@ pub(crate) enum Key {
         /// Store the keys without a passphrase. For throw-away networks only.
         #[arg(long)]
         insecure_no_passphrase: bool,
+    },
+}
+
+/// What may be paid, in token units.
+#[derive(Debug, Args)]
+pub(crate) struct Budget {
+    /// The highest rent that is accepted, for a GiB and month.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) rent_max: Option<Amount>,
+    /// The highest price of a GiB read that is accepted.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) egress_max: Option<Amount>,
+    /// The most for rent and reads together, in 30 days.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) budget: Option<Amount>,
+    /// Epochs for which agreements are made; the steward renews them.
+    #[arg(long, value_name = "EPOCHS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) term: Option<u32>,
+}
+
+/// `seedbank wallet`. Amounts are in token units.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Wallet {
+    /// Show addresses, balances, what is locked, and the budget.
+    Show,
+    /// Move tokens from the wallet into the market, or into the channel with a provider. On a network whose token has a
+    /// faucet, missing ones are made.
+    Fund {
+        /// Token units.
+        amount: Amount,
+        /// Into the channel with the provider whose key begins so.
+        #[arg(long, value_name = "KEY")]
+        provider: Option<String>,
+    },
+    /// Take free tokens out of the market, or out of the channel with a provider: there the first call announces it, and the
+    /// same call again takes it when the time is over.
+    Withdraw {
+        /// Token units.
+        amount: Amount,
+        /// Where to; the wallet when left out.
+        #[arg(long, value_name = "ADDRESS")]
+        to: Option<Address>,
+        /// Out of the channel with the provider whose key begins so.
+        #[arg(long, value_name = "KEY")]
+        provider: Option<String>,
+    },
+}
+
+/// `seedbank agreement`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agreement {
+    /// List agreements: what each provider holds, what it costs, and how it proves.
+    Ls,
+    /// Show one agreement.
+    Show {
+        /// The provider's key, or its first digits.
+        provider: String,
+    },
+    /// Give notice to a provider. Nothing new is placed there.
+    Terminate {
+        /// The provider's key, or its first digits.
+        provider: String,
     },
 }
 

@@ -106,6 +106,16 @@ impl Home {
         self.root.join("steward.sock")
     }
 
+    /// Which chain is paid on, and how much: see [`crate::chain_config`].
+    pub(crate) fn chain_file(&self) -> PathBuf {
+        self.root.join("network.toml")
+    }
+
+    /// What this home's processes remember of what they promised: see `seedbank_client::pay`.
+    pub(crate) fn pay_dir(&self) -> PathBuf {
+        self.root.join("pay")
+    }
+
     /// The local network that `up` and `demo` start: one folder a provider.
     pub(crate) fn network_dir(&self) -> PathBuf {
         self.root.join("network")

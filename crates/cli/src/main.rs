@@ -5,6 +5,7 @@
 mod app;
 mod args;
 mod bar;
+mod chain_config;
 mod commands;
 mod exit;
 mod home;
@@ -12,6 +13,7 @@ mod keystore;
 mod local;
 mod logging;
 mod output;
+mod paying;
 mod recovery;
 mod scratch;
 mod source;
@@ -90,6 +92,8 @@ async fn dispatch(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Steward(command) => commands::steward::run(app, command).await,
         Command::Chain(command) => commands::chain::run(app, command).await,
         Command::Key(command) => commands::key::run(app, command).await,
+        Command::Wallet(command) => commands::wallet::run(app, command).await,
+        Command::Agreement(command) => commands::agreement::run(app, command).await,
         Command::Bench(command) => commands::bench::run(app, command).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "seedbank", &mut std::io::stdout());

@@ -52,7 +52,7 @@ pub(crate) async fn recover(
     if books.datasets()?.iter().any(|dataset| dataset.name != crate::source::HOME_DATASET_NAME) {
         app.output.say(format_args!("this home has datasets already; what is missing is added"));
     }
-    let network = App::network(&ring);
+    let network = app.network(&ring).await?;
     network.learn([(&first.key(), first.address())]);
     let secret = |dataset: &_, epoch| ring.dataset_secret(dataset, epoch);
     let recovered = recover_owner(

@@ -37,27 +37,28 @@ pub(crate) async fn open(app: &App, target: &Target) -> anyhow::Result<Opened> {
     let ring = app.keys()?;
     let books = app.books()?;
     let missing = match books.dataset(target.name.clone()) {
-        Ok(dataset) => return open_own(&ring, &books, &dataset, target).await,
+        Ok(dataset) => return open_own(app, &ring, &books, &dataset, target).await,
         Err(error @ CatalogError::NoSuchDataset { .. }) => error,
         Err(error) => return Err(error.into()),
     };
     if let Some(key) = imported(&ring, &target.name) {
-        return open_imported(&ring, key, target).await;
+        return open_imported(app, &ring, key, target).await;
     }
     match target.name.parse::<DatasetId>() {
-        Ok(public) => open_public(&ring, &books, public, target).await,
+        Ok(public) => open_public(app, &ring, &books, public, target).await,
         Err(_no_id) => Err(missing.into()),
     }
 }
 
 /// Opens somebody's public dataset by its id, through the providers that this home knows.
 async fn open_public(
+    app: &App,
     ring: &KeyRing,
     books: &SharedBooks,
     dataset: DatasetId,
     target: &Target,
 ) -> anyhow::Result<Opened> {
-    let network = App::network_of(ring, books)?;
+    let network = app.network_of(ring, books).await?;
     let providers: Vec<PublicKey> = books.providers()?.iter().map(|provider| provider.profile.key).collect();
     let opened = heads::open_public_dataset(&network, dataset, &providers, None).await?;
     let snapshot = opened.snapshot(target.reference.as_deref()).await?;
@@ -65,12 +66,13 @@ async fn open_public(
 }
 
 async fn open_own(
+    app: &App,
     ring: &KeyRing,
     books: &SharedBooks,
     dataset: &Dataset,
     target: &Target,
 ) -> anyhow::Result<Opened> {
-    let network = App::network_of(ring, books)?;
+    let network = app.network_of(ring, books).await?;
     let reader = Reader::of_books(books, &network, &dataset_keys(ring, dataset)?);
     let reference = target.reference.clone().unwrap_or_else(|| DEFAULT_BRANCH.to_owned());
     let record = match books.resolve(dataset.id, reference) {
@@ -89,18 +91,19 @@ fn imported<'a>(ring: &'a KeyRing, name: &str) -> Option<&'a keystore::DatasetKe
 }
 
 async fn open_imported(
+    app: &App,
     ring: &KeyRing,
     key: &keystore::DatasetKey,
     target: &Target,
 ) -> anyhow::Result<Opened> {
-    let opened = open_head(ring, key).await?;
+    let opened = open_head(app, ring, key).await?;
     let snapshot = opened.snapshot(target.reference.as_deref()).await?;
     Ok(Opened { reader: Arc::clone(opened.reader()), snapshot })
 }
 
 /// Finds the newest head of a dataset whose key was handed over.
-async fn open_head(ring: &KeyRing, key: &keystore::DatasetKey) -> anyhow::Result<OpenedHead> {
-    let network = App::network(ring);
+async fn open_head(app: &App, ring: &KeyRing, key: &keystore::DatasetKey) -> anyhow::Result<OpenedHead> {
+    let network = app.network(ring).await?;
     let providers: Vec<PublicKey> = key.providers().iter().map(keystore::ProviderAddress::key).collect();
     network.learn(providers.iter().zip(key.providers().iter().map(keystore::ProviderAddress::address)));
     Ok(heads::open_dataset(&network, &imported_keys(key)?, &providers, None).await?)
@@ -131,7 +134,7 @@ pub(crate) async fn versions(app: &App, name: &str) -> anyhow::Result<Vec<Logged
     match books.dataset(name.to_owned()) {
         Ok(dataset) => own_versions(&books, &dataset),
         Err(missing @ CatalogError::NoSuchDataset { .. }) => match imported(&ring, name) {
-            Some(key) => imported_versions(&open_head(&ring, key).await?).await,
+            Some(key) => imported_versions(&open_head(app, &ring, key).await?).await,
             None => Err(missing.into()),
         },
         Err(error) => Err(error.into()),

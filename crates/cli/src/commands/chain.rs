@@ -1,7 +1,8 @@
-//! `seedbank chain`: the embedded chain.
+//! `seedbank chain`: the embedded chain, and which one this home uses.
 
 use crate::app::App;
 use crate::args::{Chain as Command, ChainRun};
+use crate::commands::chain_use;
 use crate::local::{Serving, end_with_parent};
 use crate::stop::stop_signal;
 use anyhow::{Context, bail};
@@ -15,6 +16,8 @@ use tokio::net::TcpListener;
 pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(options) => serve(app, &options).await,
+        Command::Use { rpc, directory, budget } => chain_use::use_chain(app, rpc, directory, &budget).await,
+        Command::Show => chain_use::show(app).await,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::args::{Dataset as Command, DatasetKey};
 use crate::bar::Bar;
 use crate::keystore::KeyRing;
 use crate::output::{Output, bytes, duration, rate};
+use crate::paying;
 use crate::source::{Opened, open};
 use crate::target::{Target, parse_range, parse_scheme};
 use anyhow::{Context, bail};
@@ -144,7 +145,7 @@ pub(crate) async fn push_source(
     }
     let ring = app.keys()?;
     let books = app.books()?;
-    let network = App::network_of(&ring, &books)?;
+    let network = app.network_of(&ring, &books).await?;
     let providers = books.providers()?.len();
     if providers == 0 {
         bail!(
@@ -168,6 +169,7 @@ pub(crate) async fn push_source(
         // Nothing is stored that another try could go on with, so the name stays free.
         books.remove_dataset(dataset.id)?;
     }
+    paying::tell_made(app, &network);
     let report = pushed.map_err(|error| with_reasons(error, &network))?;
     if let Some(wider) = narrowed_from(&context, &report, providers) {
         app.output.complain(format_args!(

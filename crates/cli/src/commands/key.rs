@@ -6,12 +6,17 @@ use crate::keystore::{
     GUESS_COST_DEFAULT, KeyRing, NewProtection, PassphraseUse, Phrase, Protection, create_private,
 };
 use anyhow::Context;
+use seedbank_agreement::Address;
+use seedbank_agreement::wallet::WalletRole;
 use serde::Serialize;
 use std::path::Path;
 
 #[derive(Serialize)]
 struct Shown {
     owner: String,
+    wallet: Address,
+    hot_signer: Address,
+    operator: Address,
     home_dataset: String,
     protection: &'static str,
     imported: Vec<String>,
@@ -88,12 +93,18 @@ fn show(app: &App, ring: &KeyRing) -> anyhow::Result<()> {
     };
     let shown = Shown {
         owner: owner.to_string(),
+        wallet: ring.wallet(WalletRole::Wallet)?.address(),
+        hot_signer: ring.wallet(WalletRole::HotSigner)?.address(),
+        operator: ring.wallet(WalletRole::Operator)?.address(),
         home_dataset: seedbank_formats::keys::dataset_id(&owner, &[0; 32]).to_string(),
         protection,
         imported: ring.imported().values().map(|key| format!("{} {}", key.dataset(), key.name())).collect(),
     };
     app.output.data(&shown, |shown| {
-        let mut text = format!("owner        {}\nprotection   {}", shown.owner, shown.protection);
+        let mut text = format!(
+            "owner        {}\nwallet       {}\nhot signer   {}\noperator     {}\nprotection   {}",
+            shown.owner, shown.wallet, shown.hot_signer, shown.operator, shown.protection
+        );
         for imported in &shown.imported {
             text.push_str(&format!("\nimported     {imported}"));
         }

@@ -151,7 +151,7 @@ fn hello_text(address: &ProviderAddress, hello: &Hello) -> String {
 /// Asks a provider who it is, under this home's key.
 async fn greet(app: &App, address: &ProviderAddress) -> anyhow::Result<Hello> {
     let ring = app.keys()?;
-    let network = App::network(&ring);
+    let network = app.network(&ring).await?;
     network.learn([(&address.key(), address.address())]);
     Ok(network.hello(&address.key()).await?)
 }

@@ -18,7 +18,7 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     app.home.create()?;
     let ring = Arc::new(app.keys()?);
     let (owner, key) = (ring.identity().clone(), ring.identity().public().to_string());
-    let network = App::network(&ring);
+    let network = app.network(&ring).await?;
     let output = app.output;
     let on_ready = move |serving: seedbank_steward::Serving| {
         let line = Serving {

@@ -1,10 +1,12 @@
 //! Every key of one owner, derived from the recovery phrase, and the keys of others' datasets that were handed over.
 //!
-//! Each purpose has its own derivation context, so that no key says anything about another. Wallet and operator keys
-//! will be further contexts over the same seed; until something uses them there are none.
+//! Each purpose has its own derivation context, so that no key says anything about another. Keys that own money are derived
+//! as wallets do it (BIP-32), so that any wallet app that is given the phrase shows the same accounts.
 
 use super::dataset_key::{DatasetKey, EPOCHS_MAX, ProviderAddress};
 use super::phrase::Phrase;
+use seedbank_agreement::WalletKey;
+use seedbank_agreement::wallet::{DeriveError, WalletRole};
 use seedbank_formats::DatasetId;
 use seedbank_formats::codec::DecodeError;
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, SigningKey, dataset_id};
@@ -16,9 +18,15 @@ const IDENTITY_CONTEXT: &str = "seedbank v1 identity key";
 const DATA_ROOT_CONTEXT: &str = "seedbank v1 data root key";
 const DATASET_CONTEXT: &str = "seedbank v1 dataset secret";
 
+/// The account of lane 0. Those before it have roles, and a few more may get some.
+const FIRST_LANE: u32 = 16;
+
 /// The keys of an unlocked home.
+#[derive(Clone)]
 pub(crate) struct KeyRing {
     identity: SigningKey,
+    /// Money keys are derived when they are asked for: most commands never do.
+    seed: Zeroizing<[u8; 64]>,
     data_root: Zeroizing<[u8; 32]>,
     imported: BTreeMap<DatasetId, DatasetKey>,
 }
@@ -30,6 +38,7 @@ impl KeyRing {
         let identity = Zeroizing::new(blake3::derive_key(IDENTITY_CONTEXT, seed.as_slice()));
         KeyRing {
             identity: SigningKey::from_seed(*identity),
+            seed: seed.clone(),
             data_root: Zeroizing::new(blake3::derive_key(DATA_ROOT_CONTEXT, seed.as_slice())),
             imported,
         }
@@ -38,6 +47,22 @@ impl KeyRing {
     /// The owner's key: signs versions and heads, and proves this home to providers.
     pub(crate) fn identity(&self) -> &SigningKey {
         &self.identity
+    }
+
+    /// The key of one of the owner's accounts.
+    ///
+    /// # Errors
+    /// One phrase in 2^127 has none.
+    pub(crate) fn wallet(&self, role: WalletRole) -> Result<WalletKey, DeriveError> {
+        WalletKey::derive(self.seed.as_slice(), role)
+    }
+
+    /// The key that signs vouchers in lane `number`.
+    ///
+    /// # Errors
+    /// As [`KeyRing::wallet`].
+    pub(crate) fn lane(&self, number: u32) -> Result<WalletKey, DeriveError> {
+        WalletKey::derive_index(self.seed.as_slice(), FIRST_LANE.saturating_add(number))
     }
 
     /// The secret of one of the owner's own datasets in one key epoch.
@@ -84,6 +109,7 @@ impl fmt::Debug for KeyRing {
 mod tests {
     use super::KeyRing;
     use crate::keystore::phrase::Phrase;
+    use seedbank_agreement::wallet::WalletRole;
     use seedbank_formats::keys::{KeyEpoch, dataset_id};
     use std::collections::BTreeMap;
 
@@ -100,12 +126,17 @@ mod tests {
             let secret = ring.dataset_secret(&dataset, KeyEpoch(epoch));
             secret.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
+        let wallet = |role| ring.wallet(role).unwrap().address();
         let lines = [
             format!("phrase {}", *Phrase::from_entropy(&[0; 32]).words()),
             format!("owner {}", ring.identity().public()),
             format!("home-dataset {dataset}"),
             format!("secret-0 {}", secret(0)),
             format!("secret-1 {}", secret(1)),
+            format!("wallet {}", wallet(WalletRole::Wallet)),
+            format!("hot-signer {}", wallet(WalletRole::HotSigner)),
+            format!("operator {}", wallet(WalletRole::Operator)),
+            format!("lane-0 {}", ring.lane(0).unwrap().address()),
         ];
         assert_eq!(
             lines.join("\n"),

@@ -143,7 +143,7 @@ async fn providers(
     seed: u64,
 ) -> anyhow::Result<Vec<ProviderRow>> {
     let ring = app.keys()?;
-    let network = App::network_of(&ring, books)?;
+    let network = app.network_of(&ring, books).await?;
     let client = ProviderClient::new(&Identity::new(ring.identity()), TcpDial, ClientLimits::default());
     let mut held: BTreeMap<PublicKey, Vec<(FragmentId, u64)>> = BTreeMap::new();
     for segment in segments {

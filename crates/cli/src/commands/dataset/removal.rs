@@ -28,7 +28,7 @@ pub(super) async fn remove(app: &App, name: &str, yes: bool) -> anyhow::Result<(
     let target = Target::version(name)?.of_an_owner()?;
     let ring = app.keys()?;
     let books = app.books()?;
-    let network = App::network_of(&ring, &books)?;
+    let network = app.network_of(&ring, &books).await?;
     let dataset = books.dataset(target.name.clone())?;
     if !yes {
         let what =
@@ -74,7 +74,7 @@ pub(super) async fn remove(app: &App, name: &str, yes: bool) -> anyhow::Result<(
 pub(crate) async fn remove_unlisted(app: &App, name: &str) -> anyhow::Result<()> {
     let ring = app.keys()?;
     let books = app.books()?;
-    let network = App::network_of(&ring, &books)?;
+    let network = app.network_of(&ring, &books).await?;
     let dataset = books.dataset(name.to_owned())?;
     let maintenance = maintenance(&ring, &books, &network, &dataset)?;
     books.remove_dataset(dataset.id)?;
