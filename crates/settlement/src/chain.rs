@@ -95,9 +95,10 @@ impl Chain {
     /// [`ConnectError`]
     pub async fn connect(config: &ChainConfig) -> Result<Self, ConnectError> {
         let endpoints = open(&config.endpoints, config.policy)?;
-        let deployment = Arc::new(find(&endpoints, config).await?);
+        let (deployment, right) = find(&endpoints, config).await?;
+        let deployment = Arc::new(deployment);
         let expected = Expected { chain_id: deployment.chain_id, deployment: Some(Arc::clone(&deployment)) };
-        let endpoints = Arc::new(Endpoints::new(endpoints, expected, config.policy));
+        let endpoints = Arc::new(Endpoints::new(endpoints, &right, expected, config.policy));
         Ok(Self { endpoints, deployment })
     }
 
@@ -166,8 +167,11 @@ pub(crate) fn open(urls: &[EndpointUrl], policy: EndpointPolicy) -> Result<Vec<A
         .collect()
 }
 
-/// Asks all endpoints for the deployment, and takes what most of them show.
-async fn find(endpoints: &[Arc<Endpoint>], config: &ChainConfig) -> Result<Deployment, ConnectError> {
+/// Asks all endpoints for the deployment, and takes what most of them show; with the numbers of those that show it.
+async fn find(
+    endpoints: &[Arc<Endpoint>],
+    config: &ChainConfig,
+) -> Result<(Deployment, Vec<usize>), ConnectError> {
     let mut asked = JoinSet::new();
     for (at, endpoint) in endpoints.iter().enumerate() {
         let endpoint = Arc::clone(endpoint);
@@ -179,15 +183,17 @@ async fn find(endpoints: &[Arc<Endpoint>], config: &ChainConfig) -> Result<Deplo
     let (mut found, mut faults, mut wrong) = (Vec::new(), Vec::new(), None);
     for (at, answer) in answers {
         match answer {
-            Ok(deployment) => found.push(deployment),
+            Ok(deployment) => found.push((at, deployment)),
             Err(DeploymentError::Endpoint(fault)) => faults.push((endpoints[at].url().clone(), fault)),
             Err(error) => wrong = wrong.or(Some(error)),
         }
     }
-    let votes = |one: &Deployment| found.iter().filter(|other| *other == one).count();
+    let showing = |one: &Deployment| -> Vec<usize> {
+        found.iter().filter(|(_, other)| other == one).map(|(at, _)| *at).collect()
+    };
     // `max_by_key` takes the last of equals, so from the end: the one configured first.
-    match found.iter().rev().max_by_key(|deployment| votes(deployment)) {
-        Some(deployment) => Ok(deployment.clone()),
+    match found.iter().rev().max_by_key(|(_, deployment)| showing(deployment).len()) {
+        Some((_, deployment)) => Ok((deployment.clone(), showing(deployment))),
         None => Err(match wrong {
             Some(error) => ConnectError::Deployment(error),
             None => ConnectError::Unanswered(Unanswered { faults }),

@@ -126,7 +126,7 @@ pub async fn deploy(
     let chain_id = chain_id_of(&first).await.map_err(|fault| {
         DeployError::Connect(ConnectError::Unanswered(Unanswered { faults: vec![(endpoint.clone(), fault)] }))
     })?;
-    let endpoints = Arc::new(Endpoints::new(opened, Expected { chain_id, deployment: None }, rpc));
+    let endpoints = Arc::new(Endpoints::new(opened, &[0], Expected { chain_id, deployment: None }, rpc));
     let deployer = Deployer {
         endpoints: Arc::clone(&endpoints),
         sending: Sending::start(endpoints, key.clone(), policy),

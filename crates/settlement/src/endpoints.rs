@@ -128,9 +128,17 @@ struct State {
 pub(crate) type Asked<T> = Result<T, Unanswered>;
 
 impl Endpoints {
-    /// Those that serve what is expected are found as they are asked.
-    pub(crate) fn new(all: Vec<Arc<Endpoint>>, expected: Expected, policy: EndpointPolicy) -> Self {
-        let each = all.iter().map(|_| Health::default()).collect();
+    /// Those in `right` were seen to serve what is expected; the others are looked at when they are asked.
+    pub(crate) fn new(
+        all: Vec<Arc<Endpoint>>,
+        right: &[usize],
+        expected: Expected,
+        policy: EndpointPolicy,
+    ) -> Self {
+        let mut each = vec![Health::default(); all.len()];
+        for &at in right {
+            each[at].identity = Identity::Right;
+        }
         let health = Mutex::new(State { each, floor: 0, compared: None });
         Self { all, expected, policy, health }
     }
@@ -172,7 +180,9 @@ impl Endpoints {
     }
 
     async fn ask_each<T: DeserializeOwned>(&self, method: &str, params: &Value) -> Asked<T> {
-        self.compare_if_due().await;
+        if self.all.len() > 1 {
+            Box::pin(self.compare_if_due()).await;
+        }
         let mut faults = Vec::new();
         for at in self.order() {
             let endpoint = &self.all[at];
@@ -274,7 +284,7 @@ impl Endpoints {
             Identity::Right => {}
             Identity::Wrong(why) => return Err(EndpointFault::WrongChain(why)),
             Identity::Unchecked => {
-                identify(endpoint, &self.expected).await?;
+                Box::pin(identify(endpoint, &self.expected)).await?;
                 self.state().each[at].identity = Identity::Right;
             }
         }
@@ -290,9 +300,6 @@ impl Endpoints {
 
     /// Compares the endpoints' heads, and their blocks at a height that all have.
     async fn compare_if_due(&self) {
-        if self.all.len() < 2 {
-            return;
-        }
         let now = Instant::now();
         {
             let mut state = self.state();

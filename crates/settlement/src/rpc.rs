@@ -146,7 +146,8 @@ impl Endpoint {
     ) -> Result<T, EndpointFault> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let question = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        let exchange = self.connections.post(question.to_string().into());
+        // On the heap: connecting with TLS makes a large future, which is part of every future that asks anything.
+        let exchange = Box::pin(self.connections.post(question.to_string().into()));
         let body =
             timeout(self.deadline, exchange).await.map_err(|_| EndpointFault::Silent(self.deadline))??;
         parse(&body, id)

@@ -116,7 +116,8 @@ pub struct Wallet {
 }
 
 impl Wallet {
-    /// Starts the key's sending task. Have only one wallet of a key at a time: two would take each other's nonces.
+    /// Starts the key's sending task. Have only one wallet of a key at a time: two would take each other's
+    /// nonces, and the same call of both would be one transaction.
     ///
     /// The task ends with the last clone, or with [`Wallet::stop`].
     #[must_use]

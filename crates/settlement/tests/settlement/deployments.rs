@@ -6,7 +6,12 @@ use seedbank_settlement::{Chain, ConnectError, DeploymentError};
 
 #[tokio::test]
 async fn what_was_deployed_is_found_from_its_directory_and_recognised() {
-    let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
+    for node in Node::each().await {
+        found_and_recognised(&node).await;
+    }
+}
+
+async fn found_and_recognised(node: &Node) {
     let (deployment, wallet) = node.deployed().await;
     assert_eq!(wallet.chain().deployment(), &deployment);
     assert_eq!(deployment.parameters.token_symbol, "tSEED");
@@ -22,7 +27,7 @@ async fn what_was_deployed_is_found_from_its_directory_and_recognised() {
 
 #[tokio::test]
 async fn an_address_without_a_directory_is_refused() {
-    let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
+    let node = Node::embedded().await;
     let (mut deployment, wallet) = node.deployed().await;
     deployment.directory = key(9).address();
     let error = Chain::connect(&config(&[node.url()], &deployment)).await.err().unwrap();

@@ -6,4 +6,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod deployments;
+mod endpoints;
+mod following;
+mod lifecycle;
 mod nodes;
+mod parties;
+mod proxy;
+mod sending;

@@ -1,6 +1,6 @@
 //! Nodes to test against, and their test clock.
 
-use seedbank_agreement::WalletKey;
+use seedbank_agreement::{Amount, WalletKey};
 use seedbank_settlement::{
     Chain, ChainConfig, Deployment, EndpointPolicy, EndpointUrl, SendPolicy, Settings, Wallet, deploy,
 };
@@ -9,18 +9,29 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 /// A node of its own for one test.
 pub(crate) struct Node {
     address: String,
-    anvil: Option<Child>,
+    kind: Kind,
+}
+
+enum Kind {
+    Anvil(Child),
+    /// Held for as long as it is served.
+    Embedded {
+        _stop: oneshot::Sender<()>,
+        _dir: TempDir,
+    },
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.anvil {
+        if let Kind::Anvil(child) = &mut self.kind {
             child.kill().and_then(|()| child.wait()).expect("anvil can be stopped");
         }
     }
@@ -58,11 +69,40 @@ impl Node {
             .expect("anvil says where it listens");
         // It stops when nobody reads what it says.
         std::thread::spawn(move || lines.for_each(drop));
-        Some(Self { address, anvil: Some(child) })
+        Some(Self { address, kind: Kind::Anvil(child) })
+    }
+
+    /// The embedded chain, with a clock that tests move and no blocks but the tests' own.
+    pub(crate) async fn embedded() -> Self {
+        let dir = TempDir::new().unwrap();
+        let config = seedbank_devchain::Config {
+            clock: seedbank_devchain::ClockControl::Test,
+            block_time: None,
+            ..seedbank_devchain::Config::default()
+        };
+        let node = seedbank_devchain::Node::open(dir.path(), config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let until = async { drop(stopped.await) };
+            node.serve(listener, until).await.unwrap();
+        });
+        Self { address, kind: Kind::Embedded { _stop: stop, _dir: dir } }
+    }
+
+    /// One of each kind that there is here.
+    pub(crate) async fn each() -> Vec<Self> {
+        let berlin = Self::anvil(&["--hardfork", "berlin"]);
+        std::iter::once(Self::embedded().await).chain(berlin).collect()
     }
 
     pub(crate) fn url(&self) -> EndpointUrl {
         format!("http://{}", self.address).parse().unwrap()
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     /// Asks the node directly.
@@ -80,16 +120,23 @@ impl Node {
         self.ask("evm_mine", json!([])).await;
     }
 
+    /// Makes blocks; the number of the last.
+    pub(crate) async fn pass_blocks(&self, count: u64) -> u64 {
+        for _ in 0..count {
+            self.ask("evm_mine", json!([])).await;
+        }
+        number(&self.ask("eth_blockNumber", json!([])).await)
+    }
+
     pub(crate) async fn now(&self) -> u64 {
         let block = self.ask("eth_getBlockByNumber", json!(["latest", false])).await;
-        let text = block["timestamp"].as_str().unwrap().trim_start_matches("0x");
-        u64::from_str_radix(text, 16).unwrap()
+        number(&block["timestamp"])
     }
 
     /// A key with coin for gas.
     pub(crate) async fn funded(&self, number: u8) -> WalletKey {
         let key = key(number);
-        if self.anvil.is_some() {
+        if matches!(self.kind, Kind::Anvil(_)) {
             self.ask("anvil_setBalance", json!([key.address().to_string(), "0x56bc75e2d63100000"])).await;
         }
         key
@@ -102,6 +149,7 @@ impl Node {
             blocks_min: 1,
             epoch_seconds: EPOCH,
             challenges: 3,
+            question_bond: Amount(500),
             ..Settings::local(self.now().await)
         };
         let deployment = deploy(&self.url(), &key, &settings, policy(), |_, _| {}).await.unwrap();
@@ -112,6 +160,10 @@ impl Node {
     pub(crate) async fn chain(&self, deployment: &Deployment) -> Chain {
         Chain::connect(&config(&[self.url()], deployment)).await.unwrap()
     }
+}
+
+fn number(quantity: &Value) -> u64 {
+    u64::from_str_radix(quantity.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
 }
 
 pub(crate) const EPOCH: u32 = 1_000;

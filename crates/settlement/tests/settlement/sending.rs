@@ -1,0 +1,334 @@
+//! Sending when something is in the way: prices, pools, other senders, a chain that stands, a process that dies.
+
+use crate::nodes::{Node, config, key, policy};
+use crate::proxy::{Act, Proxy};
+use alloy_consensus::{Transaction, TxEnvelope};
+use alloy_eips::Decodable2718;
+use seedbank_agreement::Amount;
+use seedbank_formats::DatasetId;
+use seedbank_formats::keys::SigningKey;
+use seedbank_settlement::{Chain, Deployment, Refusal, SendError, SendPolicy, Wallet, WalletStatus, name_id};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A wallet that sends through a proxy, and the proxy.
+async fn through_proxy(node: &Node, policy: SendPolicy) -> (Deployment, Wallet, Proxy) {
+    let (deployment, deployer) = node.deployed().await;
+    deployer.stop().await;
+    let proxy = Proxy::of(node).await;
+    let chain = Chain::connect(&config(&[proxy.url()], &deployment)).await.unwrap();
+    (deployment, Wallet::start(chain, key(1), policy), proxy)
+}
+
+fn hasty() -> SendPolicy {
+    SendPolicy { stuck_after: Duration::from_millis(60), patience: Duration::from_millis(500), ..policy() }
+}
+
+fn sent(proxy: &Proxy) -> Vec<TxEnvelope> {
+    let decode = |params: &Value| {
+        let raw = alloy_primitives::hex::decode(params[0].as_str().unwrap()).unwrap();
+        TxEnvelope::decode_2718(&mut raw.as_slice()).unwrap()
+    };
+    proxy.asked("eth_sendRawTransaction").iter().map(decode).collect()
+}
+
+async fn balance(wallet: &Wallet) -> Amount {
+    wallet.chain().token().balance_of(wallet.address()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_the_contract_would_refuse_is_not_sent() {
+    for node in Node::each().await {
+        let (deployment, wallet, proxy) = through_proxy(&node, policy()).await;
+        let error = wallet.market().deposit(wallet.address(), Amount(1)).await.unwrap_err();
+        let refused = Refusal::TokenAllowance { needed: Amount(1), allowance: Amount(0) };
+        assert!(matches!(&error, SendError::Refused(refusal) if *refusal == refused), "{error}");
+        wallet.token().approve(deployment.market, Amount(1)).await.unwrap();
+        let error = wallet.market().deposit(wallet.address(), Amount(1)).await.unwrap_err();
+        let refused = Refusal::TokenBalance { needed: Amount(1), balance: Amount(0) };
+        assert!(matches!(&error, SendError::Refused(refusal) if *refusal == refused), "{error}");
+        assert_eq!(sent(&proxy).len(), 1);
+        wallet.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_changes_between_the_check_and_the_block_is_told_as_reverted() {
+    let node = Node::embedded().await;
+    let (_, wallet, proxy) = through_proxy(&node, policy()).await;
+    // As if it had been possible when it was asked, once.
+    let mut checks = 0;
+    proxy.does(move |method, _| match method {
+        "eth_call" if checks == 0 => {
+            checks += 1;
+            Act::Answer(json!("0x"))
+        }
+        "eth_estimateGas" => Act::Answer(json!("0x30000")),
+        _ => Act::Forward,
+    });
+    let error = wallet.market().withdraw(Amount(1), wallet.address()).await.unwrap_err();
+    let SendError::Reverted { mined, refusal } = error else { panic!("{error}") };
+    assert_eq!(refusal, Some(Refusal::Balance { wanted: Amount(1), free: Amount(0) }));
+    assert!(mined.gas_used > 21_000);
+    proxy.does(|_, _| Act::Forward);
+    wallet.token().mint(wallet.address(), Amount(5)).await.unwrap();
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn a_gas_spike_is_waited_out_and_said() {
+    let node = Node::embedded().await;
+    let policy = SendPolicy { gas_price_max: Some(1_000), ..policy() };
+    let (_, wallet, proxy) = through_proxy(&node, policy).await;
+    let dear = Arc::new(AtomicBool::new(true));
+    let still_dear = Arc::clone(&dear);
+    proxy.does(move |method, _| match method {
+        "eth_gasPrice" if still_dear.load(Ordering::Relaxed) => Act::Answer(json!("0x3e9")),
+        _ => Act::Forward,
+    });
+    let mut status = wallet.watch_status();
+    let minting = {
+        let wallet = wallet.clone();
+        tokio::spawn(async move { wallet.token().mint(wallet.address(), Amount(5)).await })
+    };
+    status.wait_for(|status| *status == WalletStatus::TooDear { price: 1_001, cap: 1_000 }).await.unwrap();
+    assert!(sent(&proxy).is_empty());
+    dear.store(false, Ordering::Relaxed);
+    minting.await.unwrap().unwrap();
+    assert_eq!(proxy.asked("eth_estimateGas").len(), 2, "what was checked before the wait is checked again");
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn a_price_that_stays_too_high_is_told_and_nothing_is_sent() {
+    let node = Node::embedded().await;
+    let (_, wallet, proxy) = through_proxy(&node, SendPolicy { gas_price_max: Some(1), ..hasty() }).await;
+    proxy.does(|method, _| if method == "eth_gasPrice" { Act::Answer(json!("0x2")) } else { Act::Forward });
+    let error = wallet.token().mint(wallet.address(), Amount(5)).await.unwrap_err();
+    assert!(matches!(error, SendError::TooDear { price: 2, cap: 1 }), "{error}");
+    assert!(sent(&proxy).is_empty());
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_needs_more_gas_than_is_offered_is_not_sent() {
+    let node = Node::embedded().await;
+    let (_, wallet, proxy) = through_proxy(&node, SendPolicy { gas_limit_max: 21_000, ..policy() }).await;
+    let error = wallet.token().mint(wallet.address(), Amount(5)).await.unwrap_err();
+    assert!(matches!(error, SendError::TooMuchGas { max: 21_000, .. }), "{error}");
+    assert!(sent(&proxy).is_empty());
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_got_lost_is_sent_again_at_a_higher_price_with_the_same_nonce() {
+    for node in Node::each().await {
+        let (_, wallet, proxy) =
+            through_proxy(&node, SendPolicy { patience: Duration::from_secs(20), ..hasty() }).await;
+        let mut lost = 2;
+        proxy.does(move |method, _| {
+            if method == "eth_sendRawTransaction" && lost > 0 {
+                lost -= 1;
+                return Act::Answer(json!(format!("0x{}", "11".repeat(32))));
+            }
+            Act::Forward
+        });
+        wallet.token().mint(wallet.address(), Amount(5)).await.unwrap();
+        assert_eq!(balance(&wallet).await, Amount(5));
+        let sent = sent(&proxy);
+        assert_eq!(sent.len(), 3);
+        assert!(sent.windows(2).all(|pair| pair[0].nonce() == pair[1].nonce()));
+        assert!(sent.windows(2).all(|pair| pair[0].max_fee_per_gas() * 11 / 10 <= pair[1].max_fee_per_gas()));
+        assert!(sent.windows(2).all(|pair| pair[0].max_fee_per_gas() < pair[1].max_fee_per_gas()));
+        wallet.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_sending_does_not_make_it_happen_twice() {
+    let node = Node::embedded().await;
+    let (_, wallet, proxy) =
+        through_proxy(&node, SendPolicy { patience: Duration::from_secs(20), ..hasty() }).await;
+    let address = node.address().to_owned();
+    let mut lost = 1;
+    proxy.does(move |method, params| {
+        if method == "eth_sendRawTransaction" && lost > 0 {
+            lost -= 1;
+            let question = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+            let address = address.clone();
+            // It arrives, and the connection breaks before anybody is told.
+            tokio::spawn(async move { crate::nodes::post(&address, &question).await });
+            return Act::Nonsense;
+        }
+        Act::Forward
+    });
+    wallet.token().mint(wallet.address(), Amount(5)).await.unwrap();
+    assert_eq!(balance(&wallet).await, Amount(5));
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn on_a_chain_that_stands_still_it_is_pending_and_the_next_takes_its_place() {
+    let node = Node::embedded().await;
+    let (_, wallet, proxy) = through_proxy(&node, hasty()).await;
+    proxy.does(|method, _| match method {
+        "eth_sendRawTransaction" => Act::Answer(json!(format!("0x{}", "11".repeat(32)))),
+        _ => Act::Forward,
+    });
+    let error = wallet.token().mint(wallet.address(), Amount(5)).await.unwrap_err();
+    assert!(matches!(error, SendError::Pending), "{error}");
+    let stuck = sent(&proxy).pop().unwrap();
+    proxy.does(|_, _| Act::Forward);
+    wallet.token().mint(wallet.address(), Amount(7)).await.unwrap();
+    assert_eq!(balance(&wallet).await, Amount(7), "the first will never happen: its nonce is used");
+    let replaced = sent(&proxy).pop().unwrap();
+    assert_eq!(replaced.nonce(), stuck.nonce());
+    assert!(replaced.max_fee_per_gas() > stuck.max_fee_per_gas());
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn two_processes_with_one_key_get_all_their_transactions_done_once() {
+    let node = Node::embedded().await;
+    let (deployment, first) = node.deployed().await;
+    let second = Wallet::start(node.chain(&deployment).await, key(1), policy());
+    // Not the same calls: those would be one transaction.
+    let mint = |wallet: Wallet, sum: u128| async move {
+        let mut done = 0;
+        for _ in 0..10 {
+            match wallet.token().mint(wallet.address(), Amount(sum)).await {
+                Ok(_) => done += sum,
+                Err(SendError::KeyInUse) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        done
+    };
+    let (one, two) = tokio::join!(mint(first.clone(), 1), mint(second.clone(), 100));
+    assert_eq!(balance(&first).await, Amount(one + two));
+    assert!(one + two > 0);
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn many_callers_of_one_wallet_are_served_in_turn() {
+    let node = Node::embedded().await;
+    let (_, wallet) = node.deployed().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let wallet = wallet.clone();
+        tasks.spawn(async move {
+            wallet.token().mint(wallet.address(), Amount(1)).await.map(|mined| mined.block)
+        });
+    }
+    let mut blocks: Vec<u64> = tasks.join_all().await.into_iter().map(Result::unwrap).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    assert_eq!(blocks.len(), 20);
+    assert_eq!(balance(&wallet).await, Amount(20));
+    wallet.stop().await;
+    let stopped = wallet.token().mint(wallet.address(), Amount(1)).await.unwrap_err();
+    assert!(matches!(stopped, SendError::Stopped), "{stopped}");
+}
+
+#[tokio::test]
+async fn an_account_without_coin_is_told_so() {
+    let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
+    let (deployment, deployer) = node.deployed().await;
+    let poor = Wallet::start(node.chain(&deployment).await, key(77), policy());
+    let error = poor.token().mint(poor.address(), Amount(1)).await.unwrap_err();
+    assert!(matches!(error, SendError::NoCoin { account } if account == poor.address()), "{error}");
+    deployer.send_coin(poor.address(), 10u128.pow(18)).await.unwrap();
+    poor.token().mint(poor.address(), Amount(1)).await.unwrap();
+    deployer.stop().await;
+    poor.stop().await;
+}
+
+/// Registers a name, which can be done once.
+async fn register(wallet: Wallet) -> Result<(), SendError> {
+    let identity = SigningKey::from_seed([7; 32]);
+    let word = wallet.chain().dataset_binding(wallet.address()).sign(&identity);
+    wallet.datasets().register("once", DatasetId([1; 32]), identity.public(), &word).await.map(|_| ())
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_in_the_pool_is_waited_for_and_not_done_again() {
+    let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
+    let (deployment, deployer) = node.deployed().await;
+    deployer.stop().await;
+    node.ask("evm_setAutomine", json!([false])).await;
+    let pending = || async {
+        let count =
+            node.ask("eth_getTransactionCount", json!([key(1).address().to_string(), "pending"])).await;
+        let mined =
+            node.ask("eth_getTransactionCount", json!([key(1).address().to_string(), "latest"])).await;
+        count != mined
+    };
+    let url = node.url();
+    let doomed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let wallet = runtime.block_on(async {
+            let chain = Chain::connect(&config(&[url], &deployment)).await.unwrap();
+            Wallet::start(chain, key(1), policy())
+        });
+        runtime.spawn(register(wallet));
+        (runtime, deployment)
+    });
+    let (runtime, deployment) = doomed.join().unwrap();
+    while !pending().await {
+        tokio::task::yield_now().await;
+    }
+    // Killed: no task of it does anything any more.
+    runtime.shutdown_background();
+    let wallet = Wallet::start(node.chain(&deployment).await, key(1), policy());
+    let mut status = wallet.watch_status();
+    let again = tokio::spawn(register(wallet.clone()));
+    status.wait_for(|status| matches!(status, WalletStatus::Waiting { .. })).await.unwrap();
+    node.ask("evm_mine", json!([])).await;
+    let error = again.await.unwrap().unwrap_err();
+    assert!(matches!(error, SendError::Refused(Refusal::NameTaken)), "{error}");
+    let id = name_id(wallet.address(), "once");
+    assert!(wallet.chain().datasets().get(id).await.unwrap().is_some());
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn a_transaction_counts_only_when_enough_blocks_hold_it_and_survives_a_reorganisation() {
+    let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
+    let (deployment, deployer) = node.deployed().await;
+    deployer.stop().await;
+    node.pass_blocks(3).await;
+    node.ask("evm_setAutomine", json!([false])).await;
+    let policy = SendPolicy { confirmations: 3, stuck_after: Duration::from_millis(300), ..policy() };
+    let proxy = Proxy::of(&node).await;
+    let chain = Chain::connect(&config(&[proxy.url()], &deployment)).await.unwrap();
+    let wallet = Wallet::start(chain, key(1), policy);
+    let minting = {
+        let wallet = wallet.clone();
+        tokio::spawn(async move { wallet.token().mint(wallet.address(), Amount(5)).await })
+    };
+    let sent_so_far = || proxy.asked("eth_sendRawTransaction").len();
+    while sent_so_far() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let first = node.pass_blocks(1).await;
+    // Seen in its block, and not enough.
+    let looks = proxy.asked("eth_blockNumber").len();
+    while proxy.asked("eth_blockNumber").len() < looks + 3 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!minting.is_finished());
+    node.ask("anvil_reorg", json!([1, []])).await;
+    let before = sent_so_far();
+    while sent_so_far() == before {
+        tokio::task::yield_now().await;
+    }
+    node.pass_blocks(3).await;
+    let mined = minting.await.unwrap().unwrap();
+    assert!(mined.block > first);
+    assert_eq!(balance(&wallet).await, Amount(5));
+    wallet.stop().await;
+}
