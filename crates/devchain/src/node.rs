@@ -270,8 +270,8 @@ impl Node {
     /// # Errors
     /// [`OpenError`].
     pub async fn follow(dir: &Path, following: &Following, config: Config) -> Result<Node, OpenError> {
-        std::fs::create_dir_all(dir).map_err(|source| OpenError::Folder { path: dir.to_owned(), source })?;
         let leader = Leader::new(&following.url).map_err(BeginError::Ask)?;
+        std::fs::create_dir_all(dir).map_err(|source| OpenError::Folder { path: dir.to_owned(), source })?;
         let store = open_store(dir)?;
         if store.snapshot()?.genesis()?.is_none() {
             let (genesis, header) = genesis_of(&leader).await?;

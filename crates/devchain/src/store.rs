@@ -14,10 +14,17 @@ use redb::{
     WriteTransaction,
 };
 use std::fs::File;
+use std::io;
 use std::path::Path;
+
+#[cfg(test)]
+mod tests;
 
 /// The database's file name in a chain's folder.
 pub const DATABASE_FILE: &str = "chain.redb";
+
+/// Its name while it is made.
+const UNFINISHED_FILE: &str = "chain.redb.new";
 
 /// Enough for the working set of a busy local network; the rest is the system's cache.
 const CACHE_BYTES: usize = 64 << 20;
@@ -76,13 +83,15 @@ impl Store {
     /// Opens the database in `dir`, or makes an empty one.
     pub(crate) fn open(dir: &Path) -> Result<Store, StoreError> {
         let path = dir.join(DATABASE_FILE);
-        let is_new = !path.exists();
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(&path)?;
-        let store = Store { database };
-        if is_new {
-            // Its name must survive a power cut, or the first acknowledged transactions would not.
-            File::open(dir).and_then(|folder| folder.sync_all()).map_err(redb::Error::from)?;
+        if !path.exists() {
+            create(dir)?;
         }
+        Store::of(Database::builder().set_cache_size(CACHE_BYTES).open(&path)?)
+    }
+
+    /// Makes sure that it is one of ours, and that every table is there.
+    fn of(database: Database) -> Result<Store, StoreError> {
+        let store = Store { database };
         let transaction = store.begin()?;
         {
             // Opens every table, so that readers find them.
@@ -113,6 +122,19 @@ impl Store {
     pub(crate) fn snapshot(&self) -> Result<Snapshot, StoreError> {
         Snapshot::open(&self.database.begin_read()?)
     }
+}
+
+/// Makes an empty database. It has its name once it is whole: a half-made file is no database, and would be refused for ever.
+fn create(dir: &Path) -> Result<(), StoreError> {
+    let unfinished = dir.join(UNFINISHED_FILE);
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    drop(Store::of(Database::create(&unfinished)?)?);
+    std::fs::rename(&unfinished, dir.join(DATABASE_FILE))?;
+    // Its name must survive a power cut, or the first acknowledged transactions would not.
+    Ok(File::open(dir)?.sync_all()?)
 }
 
 /// What was committed last, as it stays for this reader.

@@ -136,7 +136,7 @@ async fn no_acknowledged_transaction_is_lost_when_the_sequencer_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes half a minute"]
+#[ignore = "long: see docs/reliability.md"]
 async fn no_acknowledged_transaction_is_lost_in_ten_kills() {
     kill_under_load(10).await;
 }

@@ -295,4 +295,23 @@ fn torn_database_is_refused_and_never_served() {
     }
     std::fs::write(&path, &whole).unwrap();
     assert_eq!(Node::open(dir.path(), quiet()).unwrap().head().unwrap().0, 0);
+    // Nor is a new chain begun in its place.
+    std::fs::remove_file(&path).unwrap();
+    let gone = Node::open(dir.path(), quiet());
+    assert!(matches!(gone, Err(OpenError::Store(StoreError::Damaged(_)))));
+}
+
+#[test]
+fn chain_whose_making_was_cut_short_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for half_made in ["chain.redb.new", "sequencer.key.new"] {
+        std::fs::write(dir.path().join(half_made), "half").unwrap();
+    }
+    drop(Node::open(dir.path(), quiet()).unwrap());
+    assert!(!dir.path().join("chain.redb.new").exists() && !dir.path().join("sequencer.key.new").exists());
+    // The key had not got its name yet.
+    let key = dir.path().join(seedbank_devchain::KEY_FILE);
+    std::fs::rename(&key, dir.path().join("sequencer.key.new")).unwrap();
+    assert_eq!(Node::open(dir.path(), quiet()).unwrap().head().unwrap().0, 0);
+    assert!(key.exists());
 }
