@@ -496,6 +496,21 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
         providers: u16,
     },
+    /// The embedded chain beside anvil, where that is installed: one transaction alone, and many at once.
+    Chain {
+        /// Transactions sent one after the other, each with nonce, estimate and receipt.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        round_trips: u32,
+        /// Keys that send at the same time.
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=200))]
+        senders: u32,
+        /// Transactions of each of them.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        each: u32,
+        /// The anvil to compare with; otherwise the one that is found in the path or in contracts/node_modules.
+        #[arg(long, value_name = "FILE")]
+        anvil: Option<PathBuf>,
+    },
     /// Small files and large trees: push, pull, ls, log, and the commit of one change.
     Metadata {
         /// Files of 2,400 bytes.

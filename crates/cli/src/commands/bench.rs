@@ -3,6 +3,7 @@
 //! Every figure stands beside a baseline of the same run: a raw primitive, a bare transport, or the sum of what the
 //! machine's best code needs for the same work. What the numbers mean is told in `docs/benchmarks.md`.
 
+mod chain;
 mod command;
 mod data;
 mod limit;
@@ -38,6 +39,9 @@ pub(crate) async fn run(app: &App, command: Bench) -> anyhow::Result<()> {
         Bench::Memory { sizes, providers } => {
             let sizes: Result<Vec<u64>, _> = sizes.iter().map(|size| parse_bytes(size)).collect();
             memory::run(app, &sizes.context("--sizes")?, providers).await
+        }
+        Bench::Chain { round_trips, senders, each, anvil } => {
+            chain::run(app, &chain::Plan { round_trips, senders, each, anvil }).await
         }
         Bench::Metadata { small_files, tiny_files, names, providers } => {
             metadata::run(app, &metadata::Plan { small_files, tiny_files, names, providers }).await

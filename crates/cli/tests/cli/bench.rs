@@ -179,3 +179,22 @@ fn stream_comes_back_as_the_file_that_it_was_named() {
     home.seedbank("dataset push piped . --name x").fails(1, "goes with -");
     home.seedbank("down").succeeds();
 }
+
+#[test]
+fn chain_tells_round_trips_and_rates() {
+    let sandbox = Sandbox::new();
+    let printed = sandbox
+        .home("home")
+        .seedbank("bench chain --round-trips 3 --senders 2 --each 3")
+        .env("TMPDIR", sandbox.root())
+        .json();
+    let nodes = array(&printed, "/nodes");
+    assert_eq!(nodes[0]["node"], "seedbank");
+    for node in nodes {
+        for key in
+            ["round_trip_ms/median", "send_ms/min", "transactions_per_second", "cpu_ms_per_transaction"]
+        {
+            assert!(number(node, &format!("/{key}")) >= 0.0, "{key}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ mod bad_network;
 mod bench;
 mod big;
 mod broken_disk;
+mod chain;
 mod changes;
 mod clocks;
 mod demo;

@@ -189,6 +189,11 @@ impl Meter {
     }
 }
 
+/// Processor time of another process so far, in seconds.
+pub(crate) fn cpu_seconds_of(pid: u32) -> anyhow::Result<f64> {
+    proc::cpu_seconds(&format!("/proc/{pid}"))
+}
+
 /// Processor time of the calling thread.
 pub(crate) fn thread_cpu() -> Duration {
     clock(rustix::time::ClockId::ThreadCPUTime)
