@@ -8,20 +8,22 @@
 
 mod beacon;
 mod going_on;
+mod holdings;
 mod opening;
 mod proving;
+mod refusal;
 
 pub use beacon::{Block, EmbeddedBeacon};
 pub use opening::SignedRevision;
 pub use proving::Proof;
+pub use refusal::{Refusal, Skip};
 
 use crate::address::Address;
 use crate::amount::{Amount, Rate};
-use crate::chunk_path::ChunkPathError;
 use crate::epoch::{AgreementId, Epoch};
-use crate::fragment_set::SetPathError;
 use crate::proposal::SetRoot;
 use crate::typed::Domain;
+use holdings::{Holdings, count};
 use seedbank_formats::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -133,20 +135,6 @@ pub struct ProofSet {
     pub rate_max: Amount,
 }
 
-/// What a market knows about a provider, whether it holds something or not.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Holdings {
-    set: ProofSet,
-    /// Agreements and their bytes, laid end to end.
-    places: Vec<Option<(AgreementId, u64)>>,
-    /// Places that were left, the last of which is taken first.
-    free_places: Vec<u32>,
-    proven: BTreeSet<Epoch>,
-    missed: BTreeSet<Epoch>,
-    /// How many agreements change with an epoch that is still to come.
-    due_in: BTreeMap<Epoch, u32>,
-}
-
 /// A provider's entry in the registry, as far as money goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Provider {
@@ -191,124 +179,6 @@ pub struct Totals {
     pub bonded: Amount,
     /// Slashed stake that clients will get.
     pub compensation: Amount,
-}
-
-/// Why an item of a batch is passed over. The numbers are the contract's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Skip {
-    /// Not signed by whom it must be, or by a key whose time or cap is over.
-    Signature = 1,
-    /// Used before, too late, or older than what holds.
-    Stale,
-    /// Begins or ends when it can't.
-    Epochs,
-    /// Less is locked, or free to be locked, than the terms need.
-    Escrow,
-    /// The provider's stake does not cover the rate.
-    Stake,
-    /// Would drop what was promised to be kept.
-    Retention,
-    /// No such open agreement, or its set is dead.
-    NotOpen,
-    /// The client has an agreement with this provider.
-    Exists,
-    /// Bytes that can't be: none at the beginning, paid for nothing, more than an agreement may have, or fewer than are retained.
-    Size,
-    /// The set must be brought to the current epoch first.
-    Behind,
-    /// The provider takes no new agreements.
-    Leaving,
-    /// The provider has as many agreements as a set may have.
-    Full,
-}
-
-/// Why a step is refused, as the contracts' errors have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The free balance holds less.
-    #[error("{wanted} are wanted and {free} are free")]
-    Balance {
-        /// How much is wanted.
-        wanted: Amount,
-        /// How much there is.
-        free: Amount,
-    },
-    /// Not that agreement's client, its provider or the provider's operator.
-    #[error("that is somebody else's")]
-    NotYours,
-    /// No such open agreement.
-    #[error("agreement {0} is not open")]
-    NotOpen(AgreementId),
-    /// The provider's set is not at the current epoch: move on what is due.
-    #[error("the set is at epoch {set}, and it is epoch {current}")]
-    Behind {
-        /// Where the set is.
-        set: Epoch,
-        /// What time it is.
-        current: Epoch,
-    },
-    /// Agreements whose terms change now must be moved on first.
-    #[error("{0} agreements are due")]
-    TermsDue(u32),
-    /// This epoch is proven.
-    #[error("epoch {0} is proven")]
-    AlreadyProven(Epoch),
-    /// The provider holds nothing.
-    #[error("there is nothing to prove")]
-    NothingToProve,
-    /// Exactly that many proofs are wanted.
-    #[error("{expected} proofs are wanted, not {actual}")]
-    ProofCount {
-        /// How many are wanted.
-        expected: u32,
-        /// How many came.
-        actual: usize,
-    },
-    /// A chunk doesn't lead to its fragment's id.
-    #[error("chunk {0} is wrong")]
-    WrongChunk(usize),
-    /// A fragment's path is wrong.
-    #[error(transparent)]
-    SetPath(SetPathError),
-    /// A chunk's path is none.
-    #[error(transparent)]
-    ChunkPath(ChunkPathError),
-    /// The set is dead.
-    #[error("the set is dead")]
-    SetDead,
-    /// The set is not dead.
-    #[error("the set is alive")]
-    SetAlive,
-    /// There is a question open.
-    #[error("a question is open")]
-    QuestionOpen,
-    /// There is none.
-    #[error("no question is open")]
-    NoQuestion,
-    /// The question is about this epoch, whose time is not now.
-    #[error("the question is about epoch {0}")]
-    QuestionTime(Epoch),
-    /// A release can be done two or three epochs after the one in which it was announced.
-    #[error("the release was announced in epoch {0}")]
-    ReleaseTime(Epoch),
-    /// Nobody registered under this address.
-    #[error("{0} is no provider")]
-    NotRegistered(Address),
-    /// Agreements and questions need so much of the stake; all of it while something is undecided.
-    #[error("the stake of {stake} is needed")]
-    StakeNeeded {
-        /// What must stay; `None` while it is not known.
-        needed: Option<Amount>,
-        /// What there is.
-        stake: Amount,
-    },
-    /// The deployment's first epoch has not begun.
-    #[error("the first epoch has not begun")]
-    BeforeGenesis,
-    /// A number passes its range.
-    #[error("a number is out of range")]
-    Overflow,
 }
 
 /// The market with its registry and its beacon.
@@ -596,50 +466,6 @@ impl Market {
     fn holds(&mut self, provider: Address) -> &mut Holdings {
         self.holdings.entry(provider).or_default()
     }
-}
-
-impl Holdings {
-    fn size(&self) -> u64 {
-        self.places.iter().flatten().map(|(_, size)| size).sum()
-    }
-
-    /// The agreement that holds a byte of all places laid end to end, and the byte's offset in it.
-    fn find(&self, offset: u64) -> Option<(AgreementId, u64)> {
-        let mut rest = offset;
-        for (id, size) in self.places.iter().flatten() {
-            match rest.checked_sub(*size) {
-                Some(beyond) => rest = beyond,
-                None => return Some((*id, rest)),
-            }
-        }
-        None
-    }
-
-    /// What an agreement's current terms earned in the epochs before `end`.
-    fn earned(&self, agreement: &Agreement, end: Epoch) -> Result<Amount, Refusal> {
-        let Some(terms) = agreement.current else { return Ok(Amount::ZERO) };
-        Ok(terms.rate_per_epoch.over(count(&self.proven, terms.from, end)?))
-    }
-
-    /// One more agreement changes with an epoch.
-    fn plan(&mut self, epoch: Epoch) {
-        *self.due_in.entry(epoch).or_default() += 1;
-    }
-
-    /// One fewer does.
-    fn unplan(&mut self, epoch: Epoch) -> Result<(), Refusal> {
-        let due = self.due_in.get_mut(&epoch).ok_or(Refusal::Overflow)?;
-        *due = due.checked_sub(1).ok_or(Refusal::Overflow)?;
-        Ok(())
-    }
-}
-
-/// Epochs of a set in [from, end).
-fn count(epochs: &BTreeSet<Epoch>, from: Epoch, end: Epoch) -> Result<u32, Refusal> {
-    if from > end {
-        return Err(Refusal::Overflow);
-    }
-    u32::try_from(epochs.range(from..end).count()).map_err(|_| Refusal::Overflow)
 }
 
 fn add(a: Amount, b: Amount) -> Result<Amount, Refusal> {
