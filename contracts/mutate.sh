@@ -35,7 +35,8 @@ for patch in "${patches[@]}"; do
         exit 2
     else
         killed=$((killed + 1))
-        echo "killed    $name  by $(grep -o 'FAIL[^]]*\] [a-z_A-Z0-9]*' "$log" | sed 's/.*\] //' | sort -u | head -n 2 | paste -sd' ')"
+        by=$(grep -A 40 '^\[FAIL' "$log" | grep -oE '(test|invariant)_[A-Za-z0-9_]+' | sort -u | head -n 2 | paste -sd' ')
+        echo "killed    $name  by $by"
     fi
 done
 echo "$killed killed, ${#survivors[@]} survived"
