@@ -93,8 +93,10 @@ abstract contract Fixture {
         registry.register(bytes32(uint256(1)), new bytes(64), "{}");
         if (stake == 0) return;
         fund(provider, stake);
+        // A token may have taken its fee.
+        uint256 arrived = market.free(provider);
         vm.prank(provider);
-        registry.addStake(provider, stake);
+        registry.addStake(provider, arrived < stake ? uint128(arrived) : stake);
     }
 
     function keyOf(address account) internal view returns (uint256) {
