@@ -248,6 +248,8 @@ contract EndingsTest is Fixture {
         market.fail(second);
         nextEpoch();
         market.advance(pat, 9);
+        vm.expectRevert(abi.encodeWithSelector(IStorageMarket.QuestionTime.selector, 12));
+        market.fail(second);
         IStorageMarket.Proof[] memory ofAnna = answersOf(first);
         vm.expectRevert();
         market.answer(second, ofAnna);
