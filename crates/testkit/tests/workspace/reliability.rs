@@ -3,13 +3,14 @@
 use crate::{read, root};
 use std::path::Path;
 
-/// The tests that a document's tables name: `path/to/file.rs::name`, in back-quotes, in a row of a table.
+/// The tests that a document's tables name: `path/to/file.rs::name` or, of a contract, `file.t.sol::name`, in back-quotes, in a row of a
+/// table.
 fn named_tests(markdown: &str) -> Vec<(String, String)> {
     let rows = markdown.lines().filter(|line| line.starts_with('|'));
     // Every second part of a row split at back-quotes is code.
     let code = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
     code.filter_map(|code| code.rsplit_once("::"))
-        .filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs"))
+        .filter(|(path, _)| Path::new(path).extension().is_some_and(|end| end == "rs" || end == "sol"))
         .map(|(path, name)| (path.to_owned(), name.to_owned()))
         .collect()
 }
@@ -23,8 +24,11 @@ fn rows_below<'a>(markdown: &'a str, heading: &str) -> Vec<&'a str> {
 
 /// Whether a source text has a test function of this name.
 fn has_test(source: &str, name: &str) -> bool {
-    let head = format!("fn {name}(");
-    source.lines().any(|line| line.trim_start().trim_start_matches("async ").starts_with(&head))
+    let heads = [format!("fn {name}("), format!("function {name}(")];
+    source.lines().any(|line| {
+        let line = line.trim_start().trim_start_matches("async ");
+        heads.iter().any(|head| line.starts_with(head))
+    })
 }
 
 #[test]
@@ -53,12 +57,11 @@ fn every_row_of_the_fault_table_and_every_removed_guard_names_a_test() {
 
 #[test]
 fn tests_are_found_by_path_and_name_in_tables_only() {
-    let document = "`a.rs::not_in_a_row`\n| x | `b/c.rs::one`, `d.rs::two` | `seed::MAX` |\n";
+    let document = "`a.rs::not_in_a_row`\n| x | `b/c.rs::one`, `d.t.sol::two` | `seed::MAX` |\n";
     let expected =
-        [("b/c.rs", "one"), ("d.rs", "two")].map(|(path, name)| (path.to_owned(), name.to_owned()));
+        [("b/c.rs", "one"), ("d.t.sol", "two")].map(|(path, name)| (path.to_owned(), name.to_owned()));
     assert_eq!(named_tests(document), expected);
-    let source =
-        "    #[test]\n    fn one() {}\n    async fn two() {}\n// fn three() is gone\nfn four_and_more() {}\n";
-    assert!(has_test(source, "one") && has_test(source, "two"));
+    let source = "    #[test]\n    fn one() {}\n    async fn two() {}\n// fn three() is gone\nfn four_and_more() {}\nfunction test_five() public {}\n";
+    assert!(has_test(source, "one") && has_test(source, "two") && has_test(source, "test_five"));
     assert!(!has_test(source, "three") && !has_test(source, "four"));
 }
