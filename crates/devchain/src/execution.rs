@@ -172,3 +172,32 @@ fn consensus_receipt(receipt: &Receipt, kind: TxType) -> ReceiptEnvelope {
         TxType::Eip7702 => ReceiptEnvelope::Eip7702(inner),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Draft;
+    use crate::genesis::{Genesis, Rules};
+    use crate::header::{SignedHeader, address_of};
+    use alloy_primitives::{Address, U256, b256};
+    use k256::ecdsa::SigningKey;
+
+    #[test]
+    fn block_zero_of_a_genesis_is_the_same_on_every_machine() {
+        let key = SigningKey::from_slice(&[7; 32]).unwrap();
+        let genesis = Genesis {
+            chain_id: 199,
+            rules: Rules::Berlin,
+            gas_price: 3,
+            block_gas: 30_000_000,
+            sequencer: address_of(&key),
+            timestamp: 1_700_000_000,
+            balances: [(Address::repeat_byte(1), U256::from(5))].into(),
+        };
+        let draft = Draft::genesis(&genesis);
+        let commitment = b256!("0xd5b6bb98c82a239e0f0a9827da4aabe13471ed07c89b002dd201ab143e92c82a");
+        assert_eq!(draft.header.state_root, commitment, "a chain that exists could not be replayed any more");
+        let signed = SignedHeader::sign(draft.header, genesis.chain_id, &key);
+        let hash = b256!("0x167d1296d59185754bc53bb806bcfacc899c76e6eb83080e68d48f03b24ab10b");
+        assert_eq!(signed.hash(), hash, "a chain that exists could not be followed any more");
+    }
+}

@@ -24,8 +24,8 @@ use tokio::task::JoinSet;
 /// first word, stored, and logged under topic 7.
 const COUNTER: &str = "0x601680600b6000396000f36000546000350180600055600052600760206000a100";
 
-/// A receipt that is not there yet is asked for again at once, this often.
-const RECEIPT_TRIES_MAX: u32 = 10_000;
+/// A node that has a transaction and makes no block of it for so long never will.
+const RECEIPT_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +199,8 @@ impl Caller {
 
     /// The receipt of a transaction that must have succeeded.
     async fn receipt(&mut self, hash: &Value) -> Result<Value, LoadError> {
-        for _ in 0..RECEIPT_TRIES_MAX {
+        let deadline = Instant::now() + RECEIPT_WITHIN;
+        while Instant::now() < deadline {
             let receipt = self.ask("eth_getTransactionReceipt", json!([hash])).await?;
             match &receipt {
                 Value::Null => {}

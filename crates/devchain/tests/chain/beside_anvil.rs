@@ -6,28 +6,20 @@
 use crate::account::{Account, hash};
 use crate::contract::{block_hash, counter, endless, environment, mortal, reverter, word};
 use crate::harness::{Caller, Served, fresh, number, quiet};
+use crate::tools::foundry;
 use alloy_consensus::TxLegacy;
 use alloy_primitives::{Address, Bytes, TxKind, U64, U256};
 use rustix::process::{Pid, Signal, kill_process_group};
 use seedbank_devchain::{Config, GenesisOptions};
-use seedbank_testkit::tools::{find_tool, or_skip};
+use seedbank_testkit::tools::or_skip;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 const CHAIN_ID: u64 = 1029;
 const RICH: u64 = 1_000_000;
-
-/// Where `npm ci` in `contracts/` puts it, or wherever it is installed.
-fn anvil() -> Result<PathBuf, String> {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/node_modules/@foundry-rs");
-    let machine = if cfg!(target_arch = "aarch64") { "anvil-linux-arm64" } else { "anvil-linux-amd64" };
-    let ours = packages.join(machine).join("bin/anvil");
-    let found = ours.is_file().then_some(ours).or_else(|| find_tool("anvil"));
-    found.ok_or_else(|| "anvil is not installed: npm ci in contracts/".to_owned())
-}
 
 struct Anvil(Child, Caller);
 
@@ -135,7 +127,7 @@ async fn same(ours: &Served, anvil: &Caller, what: &str, raw: &Bytes, refund: Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn same_transactions_give_the_same_as_on_anvil() {
-    let Some(program) = or_skip("a second node", anvil()) else { return };
+    let Some(program) = or_skip("a second node", foundry("anvil")) else { return };
     let anvil = Anvil::start(&program).await;
     let (owner, poor) = (Account::new("owner", CHAIN_ID), Address::repeat_byte(9));
     let balances = BTreeMap::from([(owner.address(), U256::from(RICH))]);

@@ -12,3 +12,4 @@ mod killed;
 mod methods;
 mod sending;
 mod time;
+mod tools;
