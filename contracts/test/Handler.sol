@@ -155,14 +155,14 @@ contract Handler is Fixture {
     }
 
     /// A question, and what becomes of it.
-    function doAskAndSee(uint256 which, bool answered) external watchedInTime {
+    function doAskAndSee(uint256 which, uint256 how) external watchedInTime {
         uint32 id = someOpen(which);
         vm.prank(books[id].client);
         market.ask(id);
         ++done["ask"];
         leave();
         seal();
-        if (answered) {
+        if (how % 2 == 0) {
             answer(id);
         } else {
             prove(books[id].provider);
@@ -180,9 +180,9 @@ contract Handler is Fixture {
         market.fail(someOpen(which));
     }
 
-    function doTerminate(uint256 which, bool byClient) external watched("terminate") {
+    function doTerminate(uint256 which, uint256 who) external watched("terminate") {
         uint32 id = someOpen(which);
-        vm.prank(byClient ? books[id].client : books[id].provider);
+        vm.prank(who % 2 == 0 ? books[id].client : books[id].provider);
         market.terminate(id);
     }
 
