@@ -81,7 +81,7 @@ impl Signed<Quote> {
     ) -> Result<&Quote, QuoteError> {
         let quote = &self.message;
         let signer = self.signer(domain).map_err(|NobodysSignature| QuoteError::Signature)?;
-        if signer != quote.provider && (signer != operator || operator == Address::ZERO) {
+        if signer != quote.provider && signer != operator {
             return Err(QuoteError::Signature);
         }
         if now > quote.expires {

@@ -157,8 +157,12 @@ fn with_a_share_lost_a_provider_earns_in_as_many_epochs_as_the_formula_says() {
             let deployment = &mut held.pair.deployment;
             let beacon = deployment.beacon;
             assert!(deployment.send(held.provider, &BEACON, beacon, "seal", &[]).is_ok());
-            let asked: Vec<Fragment> = held
-                .asked()
+            let seed = held.pair.deployment.ask(&BEACON, beacon, "seed", &[Abi::uint(held.pair.now().0)]);
+            let seed = Words::of(&seed).word();
+            let asked = held.asked();
+            let expected = held.pair.model.challenges(held.provider, held.pair.now(), &seed);
+            assert_eq!(Ok(&asked), expected.as_ref(), "the tree finds what lies end to end");
+            let asked: Vec<Fragment> = asked
                 .into_iter()
                 .map(|(id, offset)| held.set(id).path(offset).expect("a byte of the set").fragment)
                 .collect();
@@ -244,6 +248,14 @@ fn a_question_ends_pay_for_the_one_agreement_that_lost_data_inside_a_big_set() {
     assert_eq!(set.rate, Amount(6 * RATE));
     // The big set is proven all the same: the little one is hardly ever asked for.
     held.prove(&store).unwrap();
+    let seed = held.seal();
+    let told =
+        held.pair.deployment.ask(&MARKET, held.pair.deployment.market, "questionOf", &[Abi::uint(small.0)]);
+    let mut words = Words::of(&told);
+    let (_, count) = (words.u64(), words.u32());
+    let offsets: Vec<u64> = (0..count).map(|_| words.u64()).collect();
+    assert_eq!(Ok(&offsets), held.pair.model.question_offsets(small, held.pair.now(), &seed).as_ref());
+    assert!(!offsets.is_empty() && offsets.iter().all(|offset| *offset < 2_000));
     let wrong = store.show(held.set(AgreementId(1)), 0);
     let proofs = vec![wrong; 2];
     held.pair.act(provider, &Step::Answer { id: small, proofs }).unwrap_err();
@@ -263,4 +275,36 @@ fn a_question_ends_pay_for_the_one_agreement_that_lost_data_inside_a_big_set() {
     assert_eq!(held.pair.model.agreement(small), None);
     assert_eq!(held.pair.model.set(&provider).unwrap().0.rate, Amount(5 * RATE), "the others go on");
     held.prove(&store).unwrap();
+}
+
+#[test]
+fn a_set_whose_stake_does_not_cover_another_miss_dies_before_its_misses_are_used_up() {
+    let mut dice = Dice(3);
+    let set = FragmentSet::new([Store::default().put(bytes(&mut dice, 2_000))]).unwrap();
+    let mut held = Held::new(PARAMETERS, vec![set]);
+    let (provider, client, id) = (held.provider, held.clients[0], AgreementId(1));
+    // As little as may stay: six epochs' pay.
+    let stake = |held: &Held| held.pair.model.provider(&provider).unwrap().stake.0;
+    let least = RATE * u128::from(PARAMETERS.stake_epochs);
+    let amount = Amount(stake(&held) - least);
+    held.pair.act(provider, &Step::WithdrawStake { amount: Amount(amount.0 + 1), to: provider }).unwrap_err();
+    held.pair.act(provider, &Step::WithdrawStake { amount, to: provider }).unwrap();
+    held.pair.act(client, &Step::Ask(id)).unwrap();
+    // An epoch missed, and the question in it.
+    let slash = RATE * u128::from(PARAMETERS.slash_epochs);
+    held.next_epoch();
+    held.seal();
+    held.next_epoch();
+    held.pair.act(client, &Step::Fail(id)).unwrap();
+    assert_eq!(stake(&held), least - 2 * slash);
+    let set = held.pair.model.set(&provider).unwrap().0.clone();
+    assert_eq!((set.misses, set.dead_at), (1, None));
+    // The next miss takes the rest.
+    held.next_epoch();
+    held.pair.act(client, &Step::Advance { provider, max: u32::MAX }).unwrap();
+    assert_eq!(stake(&held), 0);
+    let set = held.pair.model.set(&provider).unwrap().0.clone();
+    assert!(set.misses < PARAMETERS.misses_max && set.dead_at.is_some());
+    held.pair.act(client, &Step::CloseDead(id)).unwrap();
+    assert_eq!(held.pair.model.agreement(id), None);
 }

@@ -396,9 +396,14 @@ impl World {
                 let signer = self.hot.address();
                 self.act(self.clients[0].address(), &Step::Authorize { signer, cap: amount, until });
             }
-            40..42 => self.act(anyone, &Step::AddStake { provider, amount }),
-            42..45 => {
-                let amount = Amount(amount.0 * 10);
+            40 => self.act(anyone, &Step::AddStake { provider, amount }),
+            41..45 => {
+                // Often all that may leave, so that the next miss is one too many for what stays.
+                let block = self.pair.deployment.evm.block();
+                let needed = self.pair.model.stake_needed(&provider, &block).unwrap();
+                let stake = self.pair.model.provider(&provider).map(|entry| entry.stake);
+                let spare = stake.zip(needed).and_then(|(stake, needed)| stake.checked_sub(needed));
+                let amount = spare.filter(|_| self.dice.percent(70)).unwrap_or(Amount(amount.0 * 10));
                 let sender = if self.dice.percent(80) { provider } else { anyone };
                 self.act(sender, &Step::WithdrawStake { amount, to: provider });
             }

@@ -10,6 +10,7 @@ mod detection;
 mod digests;
 mod evm;
 mod histories;
+mod hot_keys;
 mod market;
 mod possession;
 mod stored;

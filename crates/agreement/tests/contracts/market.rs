@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 pub(crate) const PARAMETERS: Parameters = Parameters {
     challenges: 2,
     slash_epochs: 2,
-    stake_epochs: 10,
+    stake_epochs: 6,
     misses_max: 3,
     notice_epochs: 3,
     bounty_basis_points: 1_000,

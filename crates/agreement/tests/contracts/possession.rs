@@ -79,3 +79,18 @@ fn chunk_paths_lead_where_the_verifier_says() {
     }
     assert!(checked > 200);
 }
+
+#[test]
+fn lengths_at_the_end_of_numbers_are_refused_alike() {
+    let deployment = Deployment::new(&PARAMETERS);
+    let path = ChunkPath { chunk: vec![7; 1023], siblings: vec![[1; 32]; 30] };
+    let limit = 1 << 40;
+    for length in [0, 1, 1023, limit - 1, limit, limit + 1, u64::MAX] {
+        for index in [0, 1, limit / 1024 - 1, limit / 1024, u64::MAX] {
+            let told =
+                deployment.evm.ask(deployment.paths, PATHS.call("root", &arguments(&path, index, length)));
+            let told = told.map(|root| Words::of(&root).word());
+            assert_eq!(told, path.root(index, length).map(|id| id.0).map_err(|refusal| revert(&refusal)));
+        }
+    }
+}
