@@ -246,8 +246,11 @@ impl Agreeing<'_> {
                 }
                 Answer::Refused(refusal) => {
                     refusals += 1;
-                    // An epoch ended between signing and answering, or another process has used the money.
-                    let may_pass = matches!(refusal.reason, RefusalReason::Epochs | RefusalReason::Escrow);
+                    // An epoch ended between signing and answering, or others have used the money or the signer's cap.
+                    let may_pass = matches!(
+                        refusal.reason,
+                        RefusalReason::Epochs | RefusalReason::Escrow | RefusalReason::Signature
+                    );
                     if !may_pass || refusals > REFUSALS_MAX {
                         let Refusal { reason, message, fragments, .. } = refusal;
                         return Err(AgreeError::Refused { reason, message, fragments });

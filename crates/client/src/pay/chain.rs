@@ -19,6 +19,9 @@ pub enum ChainError {
     /// The contracts refuse it: the message names their reason.
     #[error("the contract refused: {0}")]
     Refused(String),
+    /// Others changed things between the check and the block: nothing was done, and the same may go well.
+    #[error("the contract refused it in a block, since others were faster: {0}")]
+    Overtaken(String),
     /// The configuration names contracts that are not there, or not these.
     #[error("not the contracts that are configured: {0}")]
     WrongDeployment(String),

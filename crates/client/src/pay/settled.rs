@@ -22,6 +22,9 @@ use tokio::sync::OnceCell;
 /// Held by the process whose transaction is under way.
 const WALLET_LOCK: &str = "wallet.lock";
 
+/// A provider that opens an agreement takes money at the same moment as ours arrives: what a transaction costs has changed then.
+const TRIES_MAX: u32 = 3;
+
 /// Epochs closed by one transaction.
 const ADVANCE_MAX: u32 = 1_000;
 
@@ -89,7 +92,16 @@ impl SettledChain {
             .map_err(|error| unusable(error.to_string()))?
             .map_err(|error| unusable(error.to_string()))?;
         let wallet = Wallet::start(self.chain().await?.clone(), self.key.clone(), self.policy);
-        let done = self.carry_out(&wallet, order).await;
+        let mut tries_left = TRIES_MAX;
+        let done = loop {
+            tries_left -= 1;
+            match self.carry_out(&wallet, order.clone()).await {
+                Err(ChainError::Overtaken(why)) if tries_left > 0 => {
+                    tracing::debug!(%why, "a transaction is sent again");
+                }
+                done => break done,
+            }
+        };
         wallet.stop().await;
         done
     }
@@ -298,7 +310,9 @@ impl From<SendError> for ChainError {
     fn from(error: SendError) -> ChainError {
         match error {
             SendError::Refused(refusal) => refusal.into(),
-            SendError::Reverted { .. } | SendError::TooMuchGas { .. } => ChainError::Refused(told(&error)),
+            SendError::Reverted { refusal: Some(refusal), .. } => refusal.into(),
+            SendError::Reverted { refusal: None, .. } => ChainError::Overtaken(told(&error)),
+            SendError::TooMuchGas { .. } => ChainError::Refused(told(&error)),
             SendError::NoCoin { account } => ChainError::NoGas { wallet: account, message: told(&error) },
             SendError::TooDear { .. }
             | SendError::Pending
