@@ -11,18 +11,26 @@ use seedbank_devchain::{Divergence, Following, Genesis, KEY_FILE, Node, OpenErro
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 fn following(address: SocketAddr) -> Following {
     Following { url: format!("http://{address}"), genesis_hash: None }
 }
 
+/// Nothing here takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Waits until the follower has as many blocks.
 async fn caught_up(follower: &Served, height: u64) {
-    while follower.height().await < height {
-        tokio::task::yield_now().await;
-    }
+    let wait = async {
+        while follower.height().await < height {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("a follower keeps up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +182,7 @@ impl Story {
 async fn stopped_by(dir: &Path, genesis: &Genesis, blocks: Vec<Value>) -> Divergence {
     let liar = Liar::serve(genesis, blocks).await;
     let node = Node::follow(dir, &following(liar.address), quiet()).await.unwrap();
-    match node.stopped().await {
+    match timeout(PATIENCE, node.stopped()).await.expect("the follower stops") {
         Stopped::Diverged(divergence) => divergence,
         Stopped::Failed(why) => panic!("{why}"),
     }

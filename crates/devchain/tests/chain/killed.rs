@@ -102,6 +102,7 @@ async fn kill_under_load(rounds: u64) {
         let loading = tokio::spawn(load(caller, contract, Arc::clone(&count)));
         // At another point of the commit in every round: after a few more acknowledgements.
         while count.load(Ordering::Relaxed) < 20 + 7 * round {
+            assert!(!loading.is_finished(), "round {round}: nobody is answered any more");
             tokio::task::yield_now().await;
         }
         drop(process);
