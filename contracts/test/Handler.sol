@@ -105,12 +105,12 @@ contract Handler is Fixture {
         prove(someProvider(who));
     }
 
-    /// Some epochs in which both providers do what they should.
+    /// Some epochs in which both providers do what they should, and the start of another, in which much can happen before its proof.
     function doGoodEpochs(uint256 seed) external watchedInTime {
         for (uint256 n = seed % 5 + 1; n > 0; --n) {
-            leave();
             prove(pat);
             prove(quinn);
+            leave();
         }
     }
 
