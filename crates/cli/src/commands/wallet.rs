@@ -13,7 +13,7 @@ use seedbank_client::pay::chain::Order;
 use seedbank_client::pay::payer::Paid;
 use seedbank_client::pay::{Payer, lanes};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
@@ -49,14 +49,16 @@ async fn show(app: &App) -> anyhow::Result<()> {
     let chain = payer.chain();
     let balances = chain.balances(payer.wallet()).await?;
     let known = app.books()?.agreements()?;
+    let mut payees = payees(&payer)?;
     let mut locked = Amount::ZERO;
     for id in known.iter().filter_map(|agreement| agreement.id) {
         if let Some(state) = chain.agreement(AgreementId(id)).await? {
             locked = locked.checked_add(state.locked).context("more money than there is")?;
+            payees.insert(state.provider);
         }
     }
     let mut channels = Amount::ZERO;
-    for payee in payees(&payer)?.into_keys() {
+    for payee in payees {
         let state = chain.channel(payee, payer.signer()).await?;
         channels = channels.checked_add(state.deposit).context("more money than there is")?;
     }
@@ -95,11 +97,11 @@ async fn show(app: &App) -> anyhow::Result<()> {
 }
 
 /// Wallets that lanes of this home promised something.
-fn payees(payer: &Payer) -> anyhow::Result<BTreeMap<Address, ()>> {
-    let mut payees = BTreeMap::new();
+fn payees(payer: &Payer) -> anyhow::Result<BTreeSet<Address>> {
+    let mut payees = BTreeSet::new();
     for (_, counters) in lanes::promised(payer.dir())? {
         for payee in counters.into_keys() {
-            payees.insert(payee.parse().context("a lane's payee")?, ());
+            payees.insert(payee.parse().context("a lane's payee")?);
         }
     }
     Ok(payees)
