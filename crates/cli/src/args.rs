@@ -307,6 +307,8 @@ pub(crate) enum Steward {
 pub(crate) enum Chain {
     /// Serve the chain in a folder over JSON-RPC; a new folder begins a new chain.
     Run(ChainRun),
+    /// Put a new set of contracts on any EVM chain. What is decided here holds for good.
+    Deploy(ChainDeploy),
     /// Pay providers on this chain, within these limits. What is not given stays as it is.
     Use {
         /// A JSON-RPC endpoint; may be given more than once, the preferred first.
@@ -352,6 +354,63 @@ pub(crate) struct ChainRun {
     /// Stop when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
+}
+
+/// `seedbank chain deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct ChainDeploy {
+    /// A JSON-RPC endpoint of the chain.
+    #[arg(long, value_name = "URL")]
+    pub(crate) rpc: String,
+    /// A file that only you read, with the secret key in hex of an account that has the chain's coin for gas.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: PathBuf,
+    /// The ERC-20 to pay with; a test token without worth otherwise.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) token: Option<Address>,
+    /// Length of an epoch in seconds; a day otherwise.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) epoch_seconds: Option<u32>,
+    /// When epoch 0 begins, in unix seconds; now otherwise.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) genesis: Option<u64>,
+    /// Take seeds from a block so far ahead of an epoch's first call, for a chain with many makers of blocks: more blocks than one makes
+    /// in a row, and fewer than 256. Without it seeds are the last block's hash, for a chain with one sequencer.
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u32).range(1..256))]
+    pub(crate) beacon_delay: Option<u32>,
+    /// Blocks that must follow a seed in its epoch, else the epoch doesn't count; 720 otherwise.
+    #[arg(long, value_name = "BLOCKS")]
+    pub(crate) blocks_min: Option<u32>,
+    /// Chunks asked for in an epoch; 21 otherwise.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) challenges: Option<u32>,
+    /// Epochs' pay that a missed epoch costs; 2 otherwise.
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) slash_epochs: Option<u32>,
+    /// Epochs' pay that a provider's stake must cover; 14 otherwise.
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) stake_epochs: Option<u32>,
+    /// Misses one after the other that end a provider's agreements; 5 otherwise.
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) misses_max: Option<u32>,
+    /// Notice of either side; 14 otherwise.
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) notice_epochs: Option<u32>,
+    /// Share of a slash that goes to whoever records the miss, in 1/10,000; 1,000 otherwise.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) bounty_basis_points: Option<u32>,
+    /// What a client pays for a question that is answered, in token units; 1,000,000 otherwise.
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) question_bond: Option<Amount>,
+    /// Seconds between the announcement of a channel's exit and the exit; three days otherwise.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) exit_seconds: Option<u64>,
+    /// The most to pay for a unit of gas, in gwei; deploying waits above it. Any price otherwise.
+    #[arg(long, value_name = "GWEI")]
+    pub(crate) gas_price_max: Option<u64>,
+    /// Blocks that must hold each contract, with its own, before the next is made.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) confirmations: u64,
 }
 
 /// `seedbank key`.

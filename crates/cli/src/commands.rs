@@ -3,6 +3,7 @@
 pub(crate) mod agreement;
 pub(crate) mod bench;
 pub(crate) mod chain;
+pub(crate) mod chain_deploy;
 pub(crate) mod chain_use;
 pub(crate) mod dataset;
 pub(crate) mod demo;

@@ -191,7 +191,7 @@ impl Sending {
         let address = key.address();
         let (orders, taken) = mpsc::channel(ORDERS_MAX);
         let (status, watched) = watch::channel(WalletStatus::Idle);
-        let sender = Sender { endpoints, key, policy, status, unseen: None };
+        let sender = Sender { endpoints, key, policy, status, unseen: None, is_new: true };
         let stop = Arc::new(Notify::new());
         let task = tokio::spawn(sender.run(taken, Arc::clone(&stop)));
         let task = Arc::new(Mutex::new(Some(task)));

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::args::{Chain as Command, ChainRun};
-use crate::commands::chain_use;
+use crate::commands::{chain_deploy, chain_use};
 use crate::local::{Serving, end_with_parent};
 use crate::stop::stop_signal;
 use anyhow::{Context, bail};
@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(options) => serve(app, &options).await,
+        Command::Deploy(options) => chain_deploy::run(app, &options).await,
         Command::Use { rpc, directory, budget } => chain_use::use_chain(app, rpc, directory, &budget).await,
         Command::Show => chain_use::show(app).await,
     }

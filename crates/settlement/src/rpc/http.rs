@@ -2,7 +2,7 @@
 
 use super::{EndpointFault, EndpointUrl, Scheme};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -36,6 +36,8 @@ impl Drop for Connection {
 pub(super) struct Connections {
     host: String,
     port: u16,
+    /// As requests say it: without the port where that is the usual one.
+    authority: String,
     path: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     idle: Mutex<Vec<Connection>>,
@@ -52,7 +54,12 @@ impl Connections {
                 Some((connector()?, name))
             }
         };
-        Ok(Self { host, port: url.port, path: url.path.clone(), tls, idle: Mutex::new(Vec::new()) })
+        let authority = match (url.scheme, url.port) {
+            (Scheme::Http, 80) | (Scheme::Https, 443) => url.host.clone(),
+            (_, port) => format!("{}:{port}", url.host),
+        };
+        let (port, path) = (url.port, url.path.clone());
+        Ok(Self { host, port, authority, path, tls, idle: Mutex::new(Vec::new()) })
     }
 
     /// Posts one body and reads the whole answer.
@@ -95,7 +102,9 @@ impl Connections {
         Request::builder()
             .method(Method::POST)
             .uri(&self.path)
-            .header(HOST, format!("{}:{}", self.host, self.port))
+            .header(HOST, &self.authority)
+            // Public endpoints behind a content network turn away who doesn't say.
+            .header(USER_AGENT, "seedbank")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .expect("host and path were parsed from a URI")

@@ -37,6 +37,8 @@ pub(super) struct Sender {
     pub(super) status: watch::Sender<WalletStatus>,
     /// The last transaction whose fate was not seen: whatever takes its nonce must offer more.
     pub(super) unseen: Option<Unseen>,
+    /// A process before this one may have left a transaction in the pool.
+    pub(super) is_new: bool,
 }
 
 pub(super) struct Unseen {
@@ -149,13 +151,14 @@ impl Sender {
 
     /// A transaction of a process before this one gets its time; after that its nonce is used again.
     async fn await_left_behind(&mut self, deadline: Instant) -> Result<(), SendError> {
-        if self.unseen.is_some() {
+        if !self.is_new {
             return Ok(());
         }
         let until = deadline.min(Instant::now() + self.policy.stuck_after);
         loop {
             let (latest, pending) = (self.nonce("latest").await?, self.nonce("pending").await?);
             if pending <= latest || Instant::now() >= until {
+                self.is_new = false;
                 return Ok(());
             }
             info!(nonce = latest, "a transaction of this key is waiting for a block");

@@ -247,6 +247,15 @@ async fn an_account_without_coin_is_told_so() {
     poor.stop().await;
 }
 
+/// Waits until the node has a transaction of the first key that is in no block.
+async fn in_pool(node: &Node) {
+    let count =
+        |at: &'static str| node.ask("eth_getTransactionCount", json!([key(1).address().to_string(), at]));
+    while count("pending").await == count("latest").await {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Registers a name, which can be done once.
 async fn register(wallet: Wallet) -> Result<(), SendError> {
     let identity = SigningKey::from_seed([7; 32]);
@@ -260,13 +269,6 @@ async fn what_a_killed_process_left_in_the_pool_is_waited_for_and_not_done_again
     let (deployment, deployer) = node.deployed().await;
     deployer.stop().await;
     node.ask("evm_setAutomine", json!([false])).await;
-    let pending = || async {
-        let count =
-            node.ask("eth_getTransactionCount", json!([key(1).address().to_string(), "pending"])).await;
-        let mined =
-            node.ask("eth_getTransactionCount", json!([key(1).address().to_string(), "latest"])).await;
-        count != mined
-    };
     let url = node.url();
     let doomed = std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -278,9 +280,7 @@ async fn what_a_killed_process_left_in_the_pool_is_waited_for_and_not_done_again
         (runtime, deployment)
     });
     let (runtime, deployment) = doomed.join().unwrap();
-    while !pending().await {
-        tokio::task::yield_now().await;
-    }
+    in_pool(&node).await;
     // Killed: no task of it does anything any more.
     runtime.shutdown_background();
     let wallet = Wallet::start(node.chain(&deployment).await, key(1), policy());
@@ -310,10 +310,7 @@ async fn a_transaction_counts_only_when_enough_blocks_hold_it_and_survives_a_reo
         let wallet = wallet.clone();
         tokio::spawn(async move { wallet.token().mint(wallet.address(), Amount(5)).await })
     };
-    let sent_so_far = || proxy.asked("eth_sendRawTransaction").len();
-    while sent_so_far() == 0 {
-        tokio::task::yield_now().await;
-    }
+    in_pool(&node).await;
     let first = node.pass_blocks(1).await;
     // Seen in its block, and not enough.
     let looks = proxy.asked("eth_blockNumber").len();
@@ -322,13 +319,26 @@ async fn a_transaction_counts_only_when_enough_blocks_hold_it_and_survives_a_reo
     }
     assert!(!minting.is_finished());
     node.ask("anvil_reorg", json!([1, []])).await;
-    let before = sent_so_far();
-    while sent_so_far() == before {
-        tokio::task::yield_now().await;
+    while !minting.is_finished() {
+        node.pass_blocks(1).await;
     }
-    node.pass_blocks(3).await;
     let mined = minting.await.unwrap().unwrap();
     assert!(mined.block > first);
     assert_eq!(balance(&wallet).await, Amount(5));
+    wallet.stop().await;
+}
+
+#[tokio::test]
+async fn each_chain_gets_the_kind_of_transaction_that_it_takes() {
+    for node in Node::each().await {
+        let (_, wallet, proxy) = through_proxy(&node, policy()).await;
+        wallet.token().mint(wallet.address(), Amount(5)).await.unwrap();
+        assert!(sent(&proxy)[0].is_legacy());
+        wallet.stop().await;
+    }
+    let Some(london) = Node::anvil(&["--hardfork", "london"]) else { return };
+    let (_, wallet, proxy) = through_proxy(&london, policy()).await;
+    wallet.token().mint(wallet.address(), Amount(5)).await.unwrap();
+    assert!(sent(&proxy)[0].is_eip1559());
     wallet.stop().await;
 }
