@@ -59,12 +59,15 @@ pub struct PaymentRequired {
 
 /// What a key owes, or has paid ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Account {
-    network: Network,
-    owed: Amount,
-    ahead: Amount,
+pub struct Account {
+    /// Where its debt is counted.
+    pub network: Network,
+    /// What it owes.
+    pub owed: Amount,
+    /// What it paid ahead.
+    pub ahead: Amount,
     /// When it last paid or began to owe.
-    since: Timestamp,
+    pub since: Timestamp,
 }
 
 /// All debts of readers to one payee.
@@ -81,6 +84,35 @@ impl Credit {
     #[must_use]
     pub fn new(limits: CreditLimits) -> Credit {
         Credit { limits, accounts: BTreeMap::new(), networks: BTreeMap::new(), total: Amount::ZERO }
+    }
+
+    /// Takes up accounts that were kept, whatever the limits are now.
+    #[must_use]
+    pub fn with_accounts(mut self, accounts: impl IntoIterator<Item = (PublicKey, Account)>) -> Credit {
+        for (key, account) in accounts {
+            // Twice the same key, or sums beyond numbers, are no accounts of ours.
+            let of_network = self.networks.get(&account.network).copied().unwrap_or_default();
+            let sums = of_network.checked_add(account.owed).zip(self.total.checked_add(account.owed));
+            let Some((of_network, total)) = sums.filter(|_| !self.accounts.contains_key(&key)) else {
+                continue;
+            };
+            self.accounts.insert(key, account);
+            self.networks.insert(account.network, of_network);
+            self.total = total;
+            self.forget(key, account.network);
+        }
+        self
+    }
+
+    /// A key's account, to be kept; `None` for one that is even.
+    #[must_use]
+    pub fn account(&self, key: &PublicKey) -> Option<&Account> {
+        self.accounts.get(key)
+    }
+
+    /// All accounts that are not even.
+    pub fn accounts(&self) -> impl Iterator<Item = (&PublicKey, &Account)> {
+        self.accounts.iter()
     }
 
     /// All that is owed, for `status`.
@@ -293,6 +325,21 @@ mod tests {
         }
         assert!(credit.charge(key(2), network(2), Amount(1), Timestamp(0)).is_err());
         assert_eq!(credit.charge(key(1), network(1), Amount(1), Timestamp(0)), Ok(()));
+    }
+
+    #[test]
+    fn accounts_that_were_kept_count_as_before() {
+        let mut credit = Credit::new(LIMITS);
+        credit.charge(key(1), network(1), Amount(100), Timestamp(5)).unwrap();
+        credit.charge(key(2), network(1), Amount(100), Timestamp(6)).unwrap();
+        credit.pay(key(3), network(2), Amount(40), Timestamp(7));
+        let kept: Vec<_> = credit.accounts().map(|(key, account)| (*key, *account)).collect();
+        let mut again = Credit::new(LIMITS).with_accounts(kept.clone()).with_accounts(kept);
+        assert_eq!((again.total(), again.owed(&key(2))), (Amount(200), Amount(100)));
+        assert_eq!(again.account(&key(3)).unwrap().ahead, Amount(40));
+        let refused = PaymentRequired { owed: Amount(0), left: Amount(50), pay: Amount(50) };
+        assert_eq!(again.charge(key(4), network(1), Amount(100), Timestamp(8)), Err(refused));
+        assert_eq!(again.write_off(Timestamp(6)), Amount(100));
     }
 
     #[test]

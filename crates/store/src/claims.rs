@@ -3,6 +3,7 @@
 use crate::config::CLAIMS_PER_CALL_MAX;
 use crate::entry::Entry;
 use crate::index::Health;
+use crate::put::Access;
 use crate::shared::Refusal;
 use crate::store::Store;
 use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
@@ -118,6 +119,36 @@ impl Store {
                         state.record(&Entry::Claimed { id: *id, claim });
                     }
                     Renewal::Renewed { length, until: claim.until }
+                }
+            });
+        }
+        self.shared.commit(state)?;
+        Ok(answers)
+    }
+
+    /// Claims fragments that are here already, all in one commit and whatever the quota: a provider's own claim on what it has
+    /// promised to keep. Answers as [`Store::renew`] does; absent is what nobody claims.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub fn claim_held(
+        &self,
+        client: &PublicKey,
+        ids: &[FragmentId],
+        until: Timestamp,
+        asked: Asked,
+    ) -> Result<Vec<Renewal>, ClaimError> {
+        check_count(ids.len())?;
+        let mut state = self.shared.admit()?;
+        let mut answers = Vec::with_capacity(ids.len());
+        for id in ids {
+            let found = state.index.claimed(id).map(|fragment| (fragment.length, fragment.health));
+            answers.push(match found {
+                None => Renewal::Absent,
+                Some((_, Health::Rotten)) => Renewal::Rotten,
+                Some((length, Health::Sound)) => {
+                    let until = state.record_claim(*id, client, Access::Owner, (until, asked));
+                    Renewal::Renewed { length: u64::from(length), until }
                 }
             });
         }

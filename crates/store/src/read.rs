@@ -274,6 +274,36 @@ impl Store {
         self.shared.read_found(&mut found, |found| self.shared.read_record(found, start, into))
     }
 
+    /// Bytes of a fragment and some nodes of its outboard, as the disk gives them: what a proof of possession is made of. Nodes
+    /// are named by where they begin in the outboard. Only these are read, so it costs the same however long the fragment is.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read_with_nodes(
+        &self,
+        id: &FragmentId,
+        range: Range<u64>,
+        nodes: &[u64],
+    ) -> Result<(Vec<u8>, Vec<[u8; 64]>), ReadError> {
+        let mut found = self.shared.find(id).ok_or(ReadError::Absent(*id))?;
+        let length = u64::from(found.length);
+        let outside = nodes.iter().any(|node| node.saturating_add(64) > slice::outboard_len(length));
+        if range.start > range.end || range.end > length || outside {
+            return Err(ReadError::OutOfRange { length });
+        }
+        self.shared.read_found(&mut found, |found| {
+            let mut bytes = vec![0; usize_of(range.end - range.start)];
+            self.shared.read_record(found, range.start, &mut bytes)?;
+            let mut read = Vec::with_capacity(nodes.len());
+            for node in nodes {
+                let mut pair = [0; 64];
+                self.shared.read_record(found, length + node, &mut pair)?;
+                read.push(pair);
+            }
+            Ok((bytes, read))
+        })
+    }
+
     /// A slice for a range, checked against the fragment's id before it is given out. Ranges that are still right can be
     /// had of a rotten fragment too.
     ///
