@@ -15,6 +15,9 @@ mod agreement;
 #[path = "../../provider/src/byte_size.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the provider's own file")]
 mod byte_size;
+#[path = "../../provider/src/chain_config.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the provider's own file")]
+mod chain_config;
 mod exchange;
 mod home;
 mod index;

@@ -79,7 +79,7 @@ pub struct SetLeaf {
 pub struct ProposalRequest {
     /// The offer, signed by the client's wallet or by a signer that it authorised.
     pub proposal: Signed<Proposal>,
-    /// This connection's key signs that it is that wallet's ([`seedbank_agreement::Binding`], in the market).
+    /// This connection's key signs that it is that wallet's ([`seedbank_agreement::Binding`], for the registry of providers).
     pub binding: seedbank_formats::Signature,
     /// The set, in rising order of fragments, at most [`SET_CHANGE_MAX`]: more come by revisions.
     pub added: Vec<SetLeaf>,

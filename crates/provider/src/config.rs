@@ -5,6 +5,7 @@
 //! a misspelt limit would otherwise be no limit.
 
 use crate::byte_size::ByteSize;
+use crate::chain_config::{ChainConfig, UncheckedChain, Units};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Prices, TokenUnits};
 use serde::Deserialize;
@@ -53,6 +54,8 @@ pub struct Config {
     pub clients: BTreeMap<PublicKey, ByteSize>,
     /// What one client or all together may take of the machine.
     pub limits: Limits,
+    /// How it is paid; `None` for one that is not.
+    pub chain: Option<ChainConfig>,
 }
 
 /// What a provider does with keys that its operator does not list.
@@ -173,6 +176,7 @@ struct Unchecked {
     limits: Limits,
     #[serde(default)]
     clients: Vec<UncheckedClient>,
+    chain: Option<UncheckedChain>,
 }
 
 fn listen_default() -> SocketAddr {
@@ -203,40 +207,8 @@ fn open_quota_default() -> ByteSize {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct UncheckedPrices {
-    storage_per_gib_month: Amount,
-    retrieval_per_gib: Amount,
-}
-
-/// Token units: a TOML integer, or a string of digits for what TOML's 64 bits can't hold.
-#[derive(Debug, Clone, Copy, Default)]
-struct Amount(u128);
-
-impl<'de> Deserialize<'de> for Amount {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Amount, D::Error> {
-        struct Visitor;
-
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Amount;
-
-            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                out.write_str("a whole number of token units, as a number or as a string of digits")
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, units: i64) -> Result<Amount, E> {
-                u128::try_from(units).map(Amount).map_err(|_| E::custom("a price is not negative"))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Amount, E> {
-                let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
-                match text.parse() {
-                    Ok(units) if digits_only => Ok(Amount(units)),
-                    _ => Err(E::custom("a price is a whole number of token units")),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
+    storage_per_gib_month: Units,
+    retrieval_per_gib: Units,
 }
 
 #[derive(Debug, Deserialize)]
@@ -328,6 +300,7 @@ impl Unchecked {
             strangers,
             clients,
             limits: self.limits.check()?,
+            chain: self.chain.map(UncheckedChain::check).transpose()?,
         })
     }
 }

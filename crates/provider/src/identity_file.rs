@@ -52,9 +52,13 @@ pub(crate) fn generate() -> io::Result<SigningKey> {
 
 /// Writes the key to a new file in `dir`, durably.
 pub(crate) fn create(dir: &Path, key: &SigningKey) -> io::Result<()> {
-    let mut text: String = key.seed().iter().map(|byte| format!("{byte:02x}")).collect();
-    text.push('\n');
-    create_private(&dir.join(IDENTITY_FILE), text.as_bytes())
+    create_private(&dir.join(IDENTITY_FILE), secret_text(key.seed()).as_bytes())
+}
+
+/// A secret as its file holds it.
+pub(crate) fn secret_text(secret: &[u8; 32]) -> String {
+    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits + "\n"
 }
 
 /// Writes a new file that only its owner may read, durably but for its name.
@@ -69,7 +73,12 @@ pub(crate) fn create_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// [`IdentityError`].
 pub(crate) fn load(dir: &Path) -> Result<SigningKey, IdentityError> {
-    let path = dir.join(IDENTITY_FILE);
+    load_secret(&dir.join(IDENTITY_FILE)).map(SigningKey::from_seed)
+}
+
+/// Reads 32 bytes that only their owner may read.
+pub(crate) fn load_secret(path: &Path) -> Result<[u8; 32], IdentityError> {
+    let path = path.to_owned();
     let read = |source| IdentityError::Read { path: path.clone(), source };
     let file = File::open(&path).map_err(read)?;
     let mode = file.metadata().map_err(read)?.mode() & 0o777;
@@ -78,7 +87,7 @@ pub(crate) fn load(dir: &Path) -> Result<SigningKey, IdentityError> {
     }
     let mut text = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(read)?;
-    parse_seed(&text).map(SigningKey::from_seed).ok_or(IdentityError::Malformed { path })
+    parse_seed(&text).ok_or(IdentityError::Malformed { path })
 }
 
 fn parse_seed(text: &[u8]) -> Option<[u8; 32]> {

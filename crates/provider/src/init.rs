@@ -1,10 +1,13 @@
 //! Preparing a provider's folder: identity, configuration, an empty store.
 
 use crate::byte_size::ByteSize;
+use crate::chain_config::WALLET_FILE;
 use crate::config::{
     CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, OPEN_QUOTA_DEFAULT, RESERVE_DEFAULT, Strangers,
 };
 use crate::identity_file;
+use crate::money::{WalletFileError, create_wallet};
+use seedbank_agreement::{Address, Amount};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::Prices;
 use seedbank_store::{CreateError, LockError, RealDisk, Store, StoreId, make_folder};
@@ -42,6 +45,21 @@ pub struct InitOptions {
     pub strangers: Strangers,
     /// Keys with a quota of their own.
     pub clients: Vec<(PublicKey, ByteSize)>,
+    /// Where it is paid; a provider without this serves for nothing.
+    pub chain: Option<InitChain>,
+}
+
+/// Where a provider is paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitChain {
+    /// JSON-RPC endpoints, in order of preference.
+    pub rpc: Vec<String>,
+    /// The directory of the contracts.
+    pub directory: Address,
+    /// What is staked at least, in token units.
+    pub stake: Amount,
+    /// Whether the stake may come from the token's own `mint`: test tokens of local networks only.
+    pub faucet: bool,
 }
 
 impl Default for InitOptions {
@@ -56,6 +74,7 @@ impl Default for InitOptions {
             prices: Prices::default(),
             strangers: Strangers::Refused,
             clients: Vec::new(),
+            chain: None,
         }
     }
 }
@@ -67,6 +86,8 @@ pub struct InitReport {
     pub key: PublicKey,
     /// Its folder.
     pub dir: PathBuf,
+    /// The wallet that it is paid with, if it is.
+    pub wallet: Option<Address>,
 }
 
 /// Why a folder was not prepared.
@@ -98,6 +119,9 @@ pub enum InitError {
     /// The store can't be made.
     #[error("can't make the store")]
     Store(#[from] CreateError),
+    /// The wallet can't be made.
+    #[error("can't make the wallet")]
+    Wallet(#[from] WalletFileError),
 }
 
 /// Prepares `dir`, which must be empty or absent. The configuration is written last: a folder that has one is whole.
@@ -124,11 +148,12 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<InitReport, InitError> 
     // Makes the identity's name durable, too, since it lies beside.
     let disk = RealDisk::create(&dir.join(DATA_DIR))?;
     Store::create(&disk, StoreId(key.public().0))?;
+    let wallet = options.chain.as_ref().map(|_| create_wallet(dir, WALLET_FILE)).transpose()?;
     let unfinished = dir.join(CONFIG_UNFINISHED);
     identity_file::create_private(&unfinished, text.as_bytes()).map_err(folder(&unfinished))?;
     std::fs::rename(&unfinished, &config_path).map_err(folder(&config_path))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(folder(dir))?;
-    Ok(InitReport { key: key.public(), dir: dir.to_owned() })
+    Ok(InitReport { key: key.public(), dir: dir.to_owned(), wallet })
 }
 
 /// The configuration's text.
@@ -171,6 +196,19 @@ fn render(options: &InitOptions, key: &PublicKey) -> String {
     if options.clients.is_empty() {
         text.push_str("\n# [[clients]]\n# key = \"64 hex digits\"\n# quota = \"1TB\"\n");
     }
+    if let Some(chain) = &options.chain {
+        let rpc: Vec<String> = chain.rpc.iter().map(|url| quoted(url)).collect();
+        write!(
+            text,
+            "\n# Where it is paid, from the wallet in wallet.key. The stake is in the token's smallest units.\n[chain]\n\
+             rpc = [{rpc}]\ndirectory = \"{directory}\"\nstake = \"{stake}\"\nfaucet = {faucet}\n",
+            rpc = rpc.join(", "),
+            directory = chain.directory,
+            stake = chain.stake,
+            faucet = chain.faucet,
+        )
+        .expect("writing to a string can't fail");
+    }
     text
 }
 
@@ -197,6 +235,12 @@ mod tests {
             operator: Some("acme".to_owned()),
             capacity: ByteSize(123_456_789),
             prices: Prices { storage_per_gib_month: TokenUnits(u128::MAX), retrieval_per_gib: TokenUnits(7) },
+            chain: Some(super::InitChain {
+                rpc: vec!["http://127.0.0.1:8545".to_owned(), "https://rpc.example".to_owned()],
+                directory: seedbank_agreement::Address([0xab; 20]),
+                stake: seedbank_agreement::Amount(u128::MAX),
+                faucet: true,
+            }),
             strangers: Strangers::Welcome { quota: ByteSize(1 << 30) },
             clients: vec![(client, ByteSize(5))],
             ..InitOptions::default()
@@ -205,6 +249,9 @@ mod tests {
         assert_eq!((config.region, config.prices), (options.region, options.prices));
         assert_eq!((config.capacity, config.strangers), (options.capacity, options.strangers));
         assert_eq!(config.clients[&client], ByteSize(5));
+        let (chain, asked) = (config.chain.unwrap(), options.chain.unwrap());
+        assert_eq!((chain.rpc, chain.directory), (asked.rpc, asked.directory));
+        assert_eq!((chain.stake, chain.faucet), (asked.stake, asked.faucet));
     }
 
     #[test]

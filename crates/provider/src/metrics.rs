@@ -1,5 +1,6 @@
 //! What the daemon counts, for Prometheus and for `status.json`.
 
+use crate::money::{Fate, MoneyStanding};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -52,6 +53,72 @@ pub(crate) struct Metrics {
     pub(crate) probes_failed: Counter,
     /// 1 while the store takes no changes.
     pub(crate) read_only: Amount,
+    /// What it earns. All zero for a provider that is not paid.
+    pub(crate) money: MoneyMetrics,
+}
+
+/// The money side.
+#[derive(Debug, Default)]
+pub(crate) struct MoneyMetrics {
+    /// Epochs that were proven.
+    pub(crate) proofs: Counter,
+    /// Tries that brought no proof.
+    pub(crate) proofs_failed: Counter,
+    /// Bytes that were read for proofs.
+    pub(crate) proof_bytes_read: Counter,
+    /// Batches of vouchers that were cashed.
+    pub(crate) redemptions: Counter,
+    epochs: Family<FateLabels, Counter>,
+    agreements: Amount,
+    epoch: Amount,
+    epoch_proven: Amount,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FateLabels {
+    fate: &'static str,
+}
+
+impl MoneyMetrics {
+    /// Counts an epoch that is over.
+    pub(crate) fn settled(&self, fate: Fate) {
+        self.epochs.get_or_create(&FateLabels { fate: fate.as_str() }).inc();
+    }
+
+    /// Takes over how things stand.
+    pub(crate) fn set(&self, standing: &MoneyStanding) {
+        self.agreements.set(u64::from(standing.agreements));
+        self.epoch.set(u64::from(standing.epoch.0));
+        self.epoch_proven.set(u64::from(standing.proven));
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("proofs", "Epochs proven", &self.proofs),
+            ("proofs_failed", "Tries to prove that failed", &self.proofs_failed),
+            ("redemptions", "Batches of vouchers cashed", &self.redemptions),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        registry.register_with_unit(
+            "proof_read",
+            "Read for proofs",
+            Unit::Bytes,
+            self.proof_bytes_read.clone(),
+        );
+        registry.register("epochs", "Epochs that are over, by what became of them", self.epochs.clone());
+        for (name, help, gauge) in [
+            ("agreements", "Open agreements", &self.agreements),
+            ("epoch", "The epoch that the chain is in", &self.epoch),
+            ("epoch_proven", "1 when that is proven", &self.epoch_proven),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        for fate in [Fate::Earned, Fate::Missed, Fate::Void] {
+            // A counter that appears with its first event hides that event from rates.
+            let _ = self.epochs.get_or_create(&FateLabels { fate: fate.as_str() });
+        }
+    }
 }
 
 /// The store's state as gauges.
@@ -136,6 +203,7 @@ impl Metrics {
             rot_found: Counter::default(),
             probes_failed: Counter::default(),
             read_only: Amount::default(),
+            money: MoneyMetrics::default(),
         };
         metrics.register();
         // A counter that appears with its first event hides that event from rates.
@@ -174,6 +242,7 @@ impl Metrics {
         registry.register("probes_failed", "Disk probes failed or too slow", self.probes_failed.clone());
         registry.register("read_only", "1 while no changes are taken", self.read_only.clone());
         self.store.register(registry.sub_registry_with_prefix("store"));
+        self.money.register(registry.sub_registry_with_prefix("money"));
     }
 
     /// Counts an answered request; `None` when it named no route.

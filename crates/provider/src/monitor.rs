@@ -2,6 +2,7 @@
 
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::money::{Health, Money};
 use http::StatusCode;
 use seedbank_store::Store;
 use seedbank_transport::{Page, Pages};
@@ -13,13 +14,20 @@ pub(crate) struct Monitor {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Arc<Store>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) money: Option<Arc<Money>>,
 }
 
 impl Pages for Monitor {
     async fn page(&self, path: &str) -> Option<Page> {
         match path {
             "/healthz" => Some(match self.gate.closed_because(&self.store) {
-                None => Page::text(StatusCode::OK, "ok\n"),
+                None => match self.money.as_ref().map_or(Health::Well, |money| money.health.now()) {
+                    Health::Well => Page::text(StatusCode::OK, "ok\n"),
+                    Health::Degraded(why) => Page::text(StatusCode::OK, format!("degraded: {why}\n")),
+                    Health::Failing(why) => {
+                        Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("failing: {why}\n"))
+                    }
+                },
                 Some(reason) => Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("read-only: {reason}\n")),
             }),
             "/metrics" => {
@@ -73,6 +81,7 @@ mod tests {
             metrics: Arc::new(Metrics::new()),
             store: Arc::new(Store::open(Arc::new(disk), Config::new(id, 1 << 30)).unwrap()),
             gate: Arc::default(),
+            money: None,
         };
         assert_eq!(page(&monitor, "/healthz").await, (200, "ok\n".to_owned()));
         monitor.gate.close("the disk hangs");

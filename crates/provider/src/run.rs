@@ -7,6 +7,7 @@ use crate::gate::Gate;
 use crate::identity_file::{self, IdentityError};
 use crate::init::DATA_DIR;
 use crate::metrics::Metrics;
+use crate::money::{self, Entry, Money, MoneyError};
 use crate::monitor::Monitor;
 use crate::service::{Service, now};
 use crate::status::{self, Mode, Status, StatusUsage};
@@ -98,6 +99,9 @@ pub enum RunError {
         /// What it must be.
         needed: u64,
     },
+    /// The money side can't be used: its message says what to do.
+    #[error("can't be paid")]
+    Money(#[from] MoneyError),
     /// A bug ended some background work; everything was stopped in order. Start again, and report it.
     #[error("background work ended by itself")]
     Background,
@@ -168,6 +172,8 @@ pub async fn run(
         TcpListener::bind(config.metrics).await.map_err(listen("metrics", config.metrics))?;
     let metrics_address = monitor_listener.local_addr().map_err(listen("metrics", config.metrics))?;
 
+    let money = open_money(dir, &config, &key, &store).await?;
+
     // The receiver hears nothing, ever: it notices when the last sender is gone.
     let (feeding, mut fed) = mpsc::channel::<()>(1);
     let disk = DiskThreads::new();
@@ -183,6 +189,7 @@ pub async fn run(
         slots: RequestSlots::new(config.limits.requests_per_client, config.limits.buffers_per_client()),
         heads: Arc::new(HeadShares::new(HEADS_PER_CLIENT_BYTES)),
         room_wanted: Arc::clone(&room_wanted),
+        money: money.clone(),
         feeding,
     };
     let identity = Identity::new(&key);
@@ -193,8 +200,12 @@ pub async fn run(
 
     let (stop, stops) = watch::channel(false);
     let mut background = JoinSet::new();
-    let monitor =
-        Monitor { metrics: Arc::clone(&metrics), store: Arc::clone(&store), gate: Arc::clone(&gate) };
+    let monitor = Monitor {
+        metrics: Arc::clone(&metrics),
+        store: Arc::clone(&store),
+        gate: Arc::clone(&gate),
+        money: money.clone(),
+    };
     let mut until = stops.clone();
     background.spawn(serve_pages(monitor_listener, monitor, async move { stopped(&mut until).await }));
     let upkeep = Upkeep {
@@ -207,6 +218,9 @@ pub async fn run(
     background.spawn(upkeep.clone().watch_disk(stops.clone()));
     background.spawn(upkeep.clone().collect(stops.clone()));
     background.spawn(upkeep.scrub(CursorFile::in_folder(dir), stops.clone()));
+    if let Some(money) = money {
+        background.spawn(money::keep(money, Arc::clone(&metrics), stops.clone()));
+    }
     let journalist = Journalist {
         dir: dir.to_owned(),
         serving,
@@ -261,6 +275,29 @@ pub async fn run(
     }
     info!("provider stopped");
     outcome
+}
+
+/// The money side, if the configuration says that there is one.
+async fn open_money(
+    dir: &Path,
+    config: &Arc<Config>,
+    key: &Arc<SigningKey>,
+    store: &Arc<Store>,
+) -> Result<Option<Arc<Money>>, RunError> {
+    let Some(chain) = config.chain.clone() else { return Ok(None) };
+    let entry = Entry {
+        address: chain.public_address.clone().unwrap_or_else(|| config.listen.to_string()),
+        operator: config.operator.clone(),
+        region: config.region.clone(),
+    };
+    let (dir, prices) = (dir.to_owned(), config.prices);
+    let (key, store) = (Arc::clone(key), Arc::clone(store));
+    let opened = spawn_blocking(move || Money::open(&dir, &chain, prices, entry, key, store));
+    let opened = opened.await.map_err(|error| {
+        error!(%error, "opening panicked");
+        RunError::Background
+    })?;
+    Ok(Some(Arc::new(opened?)))
 }
 
 fn server_limits(config: &Config) -> ServerLimits {

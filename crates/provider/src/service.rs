@@ -7,21 +7,24 @@
 mod claims;
 mod fragments;
 mod heads;
+mod money;
 
 use crate::authority;
 use crate::bounds::{Buffers, DiskThreads, HeadShares, RequestSlot, RequestSlots};
 use crate::config::{Config, Strangers};
 use crate::gate::Gate;
 use crate::metrics::{Metrics, Outcome};
+use crate::money::Money;
 use crate::tokens::CheckedTokens;
 use http::{HeaderMap, Response, StatusCode};
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::receipt::Receipt;
 use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
-use seedbank_protocol::messages::{Accepting, FEATURES, Hello, Problem, ProblemCode};
+use seedbank_protocol::messages::{Accepting, FEATURE_PAYMENTS, FEATURES, Hello, Problem, ProblemCode};
 use seedbank_protocol::routes::{ALPN, HEADER_ASKED, Route, RouteName, RouteSpec, parse_asked};
 use seedbank_store::Store;
 use seedbank_transport::{Body, Call, Handler, Incoming, IncomingError, answer_json, answer_problem};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Notify, mpsc};
@@ -47,6 +50,8 @@ pub(crate) struct Service {
     pub(crate) heads: Arc<HeadShares>,
     /// Told when somebody is refused for want of room.
     pub(crate) room_wanted: Arc<Notify>,
+    /// How it is paid, if it is.
+    pub(crate) money: Option<Arc<Money>>,
     /// Held by every task that feeds an answer, so that the shutdown can wait for them.
     pub(crate) feeding: mpsc::Sender<()>,
 }
@@ -54,6 +59,7 @@ pub(crate) struct Service {
 /// A request that may be answered.
 struct Admitted {
     peer: PublicKey,
+    remote: IpAddr,
     headers: HeaderMap,
     body: Incoming,
     slot: RequestSlot,
@@ -102,11 +108,11 @@ impl Service {
             Route::ListClaims { after, limit } => self.list_claims(after, limit, admitted).await,
             Route::PutHead(dataset) => self.put_head(dataset, admitted).await,
             Route::GetHead(dataset) => self.get_head(dataset, admitted).await,
-            Route::GetQuote
-            | Route::PostProposal
-            | Route::PostRevision
-            | Route::ListSet { .. }
-            | Route::PostVoucher => Err(Problem::new(ProblemCode::NotFound, "this provider is not paid")),
+            Route::GetQuote => self.get_quote().await,
+            Route::PostProposal => self.post_proposal(admitted).await,
+            Route::PostRevision => self.post_revision(admitted).await,
+            Route::ListSet { after, limit } => self.list_set(after, limit, admitted).await,
+            Route::PostVoucher => self.post_voucher(admitted).await,
         }
     }
 
@@ -122,7 +128,7 @@ impl Service {
             }
             Some(_) => {}
         }
-        Ok(Admitted { peer: call.peer, headers: head.headers, body, slot })
+        Ok(Admitted { peer: call.peer, remote: call.remote.ip(), headers: head.headers, body, slot })
     }
 
     async fn hello(&self, admitted: Admitted) -> Answer {
@@ -142,9 +148,11 @@ impl Service {
             Strangers::Welcome { .. } => Accepting::Anyone,
             Strangers::Refused => Accepting::KnownClients,
         };
+        let paid = self.money.as_ref().map(|_| FEATURE_PAYMENTS);
+        let features = FEATURES.into_iter().chain(paid).map(str::to_owned).collect();
         Hello {
             protocol: ALPN.to_owned(),
-            features: FEATURES.map(str::to_owned).to_vec(),
+            features,
             provider: self.key.public(),
             operator: self.config.operator.clone(),
             region: self.config.region.clone(),

@@ -9,6 +9,7 @@ use super::{Admitted, Answer, Service, body_problem, failed, header, now};
 use crate::authority::{self, Standing, TokenFault};
 use crate::bounds::{BLOCK_BYTES, Block, RequestSlot, busy, counted};
 use crate::gate::read_only;
+use crate::money::Charged;
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -22,6 +23,7 @@ use seedbank_protocol::routes::{
 use seedbank_store::{NewClaim, Put, PutError, PutStart, ReadError, SliceAnswer, Stored};
 use seedbank_transport::{Body, BodySender, FRAME_BYTES, Incoming, answer_bytes};
 use std::io;
+use std::net::IpAddr;
 use std::ops::Range;
 
 /// What the store takes of memory for a fragment on its way in, beside our block: up to three times the length of one
@@ -42,7 +44,7 @@ enum Readable {
 
 impl Service {
     pub(super) async fn put_fragment(&self, id: FragmentId, admitted: Admitted) -> Answer {
-        let Admitted { peer, headers, mut body, slot } = admitted;
+        let Admitted { peer, headers, mut body, slot, .. } = admitted;
         let now = now();
         let until = header(&headers, HEADER_UNTIL)?.ok_or_else(|| missing(HEADER_UNTIL))?;
         let until = parse_until(until)?;
@@ -101,7 +103,7 @@ impl Service {
     }
 
     pub(super) async fn get_fragment(&self, id: FragmentId, admitted: Admitted) -> Answer {
-        let Admitted { peer, headers, slot, .. } = admitted;
+        let Admitted { peer, remote, headers, slot, .. } = admitted;
         if let Readable::Absent = self.readable(&peer, &id, &headers)? {
             return Err(absent());
         }
@@ -111,13 +113,15 @@ impl Service {
         if range.end > length {
             return Err(range_outside(length));
         }
+        let charged = self.charge(peer, remote, range.end - range.start)?;
         let first_range = range.start..range.end.min(range.start + block_len());
-        let first = self.read_block(&slot, id, first_range.clone()).await?;
+        let first = self.read_block(&slot, id, first_range.clone()).await;
+        let first = first.inspect_err(|_| give_back(charged.as_ref(), 0))?;
         let body = if first_range == range {
             self.metrics.sent(RouteName::GetFragment, first.len());
             Body::from(counted(first, slot))
         } else {
-            self.feed(id, first, first_range.end..range.end, slot)
+            self.feed(id, first, first_range.end..range.end, slot, charged)
         };
         let mut response = Response::new(body);
         let headers = response.headers_mut();
@@ -133,15 +137,24 @@ impl Service {
 
     /// A body that is read as the client takes it. Its first block is there already, so that what can be said with a
     /// status was said.
-    fn feed(&self, id: FragmentId, first: Block, rest: Range<u64>, slot: RequestSlot) -> Body {
+    fn feed(
+        &self,
+        id: FragmentId,
+        first: Block,
+        rest: Range<u64>,
+        slot: RequestSlot,
+        charged: Option<Charged>,
+    ) -> Body {
         let first_len = u64::try_from(first.len()).expect("a block is countable");
         let (sender, body) = Body::produced(first_len + (rest.end - rest.start));
         let (service, feeding) = (self.clone(), self.feeding.clone());
         tokio::spawn(async move {
             // When it fails, the sender goes and the body breaks off: nobody takes a part for the whole.
-            if let Err(problem) = service.feed_blocks(&sender, &slot, id, first, rest).await {
+            let mut sent = 0;
+            if let Err(problem) = service.feed_blocks(&sender, &slot, id, first, rest, &mut sent).await {
                 tracing::warn!(fragment = %id, %problem, "answer broken off");
             }
+            give_back(charged.as_ref(), sent);
             drop((slot, feeding));
         });
         body
@@ -154,6 +167,7 @@ impl Service {
         id: FragmentId,
         first: Block,
         mut rest: Range<u64>,
+        sent: &mut u64,
     ) -> Result<(), Problem> {
         let mut next = first;
         loop {
@@ -165,6 +179,7 @@ impl Service {
                     return Ok(()); // The client went away.
                 }
                 self.metrics.sent(RouteName::GetFragment, frame_len);
+                *sent += u64::try_from(frame_len).expect("a frame is countable");
             }
             if rest.is_empty() {
                 return Ok(());
@@ -190,19 +205,28 @@ impl Service {
     }
 
     pub(super) async fn get_proof(&self, id: FragmentId, range: Range<u64>, admitted: Admitted) -> Answer {
-        let Admitted { peer, headers, slot, .. } = admitted;
+        let Admitted { peer, remote, headers, slot, .. } = admitted;
         let answer = match self.readable(&peer, &id, &headers)? {
             Readable::Absent => None,
             Readable::Yes => {
                 let range_len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
                 let bytes = range_len.saturating_mul(PROOF_MEMORY_FACTOR) + BLOCK_BYTES;
-                let memory = self.buffers.take(&slot, bytes).await?;
-                let (store, asked) = (self.store.clone(), range.clone());
-                match self.disk.run(move || store.slice(&id, asked)).await? {
-                    Ok(answer) => Some((answer, memory)),
-                    Err(ReadError::Absent(_)) => None,
-                    Err(error) => return Err(read_problem(&error)),
+                let charged = self.charge(peer, remote, range.end - range.start)?;
+                let answer = async {
+                    let memory = self.buffers.take(&slot, bytes).await?;
+                    let (store, asked) = (self.store.clone(), range.clone());
+                    match self.disk.run(move || store.slice(&id, asked)).await? {
+                        Ok(answer) => Ok(Some((answer, memory))),
+                        Err(ReadError::Absent(_)) => Ok(None),
+                        Err(error) => Err(read_problem(&error)),
+                    }
+                };
+                let answer = answer.await;
+                // Only what is proven is paid for.
+                if !matches!(answer, Ok(Some((SliceAnswer::Proven(_), _)))) {
+                    give_back(charged.as_ref(), 0);
                 }
+                answer?
             }
         };
         let (word, slice, memory) = match answer {
@@ -225,6 +249,14 @@ impl Service {
         drop(slice);
         self.metrics.sent(RouteName::GetProof, bytes.len());
         Ok(answer_bytes(StatusCode::OK, counted(Box::new(bytes), (memory, slot))))
+    }
+
+    /// Counts a read for the key that asks, or says what must be paid first.
+    fn charge(&self, peer: PublicKey, remote: IpAddr, bytes: u64) -> Result<Option<Charged>, Problem> {
+        match &self.money {
+            Some(money) => money.charge(peer, remote, bytes),
+            None => Ok(None),
+        }
     }
 
     /// Whether the caller may read the fragment, by its claims and by the token that it shows.
@@ -252,6 +284,12 @@ impl Service {
             PutError::ReadOnly { reason } => read_only(&reason),
             PutError::WrongHash { .. } => Problem::new(ProblemCode::HashMismatch, error.to_string()),
         }
+    }
+}
+
+fn give_back(charged: Option<&Charged>, sent: u64) {
+    if let Some(charged) = charged {
+        charged.sent_only(sent);
     }
 }
 

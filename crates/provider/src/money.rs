@@ -1,0 +1,216 @@
+//! What the provider earns: quotes, agreements, proofs and vouchers.
+//!
+//! [`Money`] is what requests ask: it decides with `terms` and `agreement`'s lanes and credit, and writes down before it
+//! answers. `keeper` is what goes on by itself: it sends transactions, proves every epoch, and settles the books. `books` is
+//! the database of both. The provider's wallet signs nothing that is not in the books, and proves for no set but its own.
+//!
+//! A provider without a section `[chain]` has none of this.
+
+mod admin;
+mod agree;
+mod books;
+mod cash;
+mod connect;
+#[cfg(test)]
+mod costs;
+mod epochs;
+mod health;
+mod keeper;
+mod prove;
+mod reading;
+mod redeem;
+mod report;
+mod settle;
+mod terms;
+mod wallet_file;
+
+pub use admin::{AdminError, Exit, RegistryEntry, Withdrawn, exit, register, withdraw};
+pub use books::{BooksError, Fate};
+pub use connect::{ChainError, LinkError};
+pub use report::{
+    AgreementReport, EpochReport, MoneyReport, MoneyStanding, RedemptionReport, ReportError, UnitReport,
+    VoucherReport, report,
+};
+pub use wallet_file::{WalletFileError, create_wallet};
+
+pub(crate) use health::{Health, MoneyHealth};
+pub(crate) use keeper::keep;
+pub(crate) use reading::Charged;
+
+use crate::chain_config::ChainConfig;
+use crate::money::books::Books;
+use seedbank_agreement::credit::{Credit, CreditLimits};
+use seedbank_agreement::price::egress;
+use seedbank_agreement::{Address, AgreementId, Amount, FragmentSet, WalletKey};
+use seedbank_formats::keys::SigningKey;
+use seedbank_formats::{PublicKey, Timestamp};
+use seedbank_protocol::messages::{Prices, Problem, ProblemCode};
+use seedbank_settlement::Wallet;
+use seedbank_store::Store;
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// Keys that may owe something at once.
+const DEBTORS_MAX: usize = 65_536;
+/// Fragments of sets that are kept in memory with their trees, at some 110 bytes each.
+const CACHED_FRAGMENTS_MAX: usize = 500_000;
+
+/// A claim of the provider itself: until the set lets go of the fragment.
+const PINNED_UNTIL: Timestamp = Timestamp(1 << 40);
+
+/// Why there is no money side. The provider does not start then: an operator who asked to be paid wants to be.
+#[derive(Debug, thiserror::Error)]
+pub enum MoneyError {
+    /// Restore the wallet's key.
+    #[error(transparent)]
+    Wallet(#[from] WalletFileError),
+    /// Look at the database.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// Correct the price or the credit.
+    #[error("the credit at this price is more than can be paid")]
+    Credit,
+}
+
+/// Where the provider stands and whom it serves, as its registry entry says.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) address: String,
+    pub(crate) operator: String,
+    pub(crate) region: String,
+}
+
+/// The money side of a provider.
+pub(crate) struct Money {
+    pub(crate) config: ChainConfig,
+    prices: Prices,
+    /// What was quoted before the daemon began, and is honoured.
+    quoted_before: Vec<books::Quoted>,
+    pub(crate) entry: Entry,
+    key: WalletKey,
+    identity: Arc<SigningKey>,
+    store: Arc<Store>,
+    books: Mutex<Books>,
+    /// Set once the chain was reached.
+    link: OnceLock<Wallet>,
+    credit: Mutex<Credit>,
+    /// Accounts that changed since they were last written down.
+    changed: Mutex<BTreeSet<PublicKey>>,
+    sets: Mutex<HashMap<(AgreementId, u32), Arc<FragmentSet>>>,
+    /// Told when there is something for the keeper.
+    wake: Notify,
+    /// Counts what the keeper did about offers.
+    offers: watch::Sender<u64>,
+    pub(crate) health: MoneyHealth,
+}
+
+impl Money {
+    /// Opens wallet and books in a provider's folder.
+    pub(crate) fn open(
+        dir: &Path,
+        config: &ChainConfig,
+        prices: Prices,
+        entry: Entry,
+        identity: Arc<SigningKey>,
+        store: Arc<Store>,
+    ) -> Result<Money, MoneyError> {
+        let key = wallet_file::load(&dir.join(&config.wallet))?;
+        let books = Books::open(dir)?;
+        books.identify(&[
+            ("wallet", key.address().to_string()),
+            ("directory", config.directory.to_string()),
+        ])?;
+        let price = Amount(prices.retrieval_per_gib.0);
+        let limit = |bytes| egress(bytes, price).map_err(|_| MoneyError::Credit);
+        let limits = CreditLimits {
+            per_key: limit(config.credit.per_key.0)?,
+            per_network: limit(config.credit.per_network.0)?,
+            total: limit(config.credit.total.0)?,
+            keys_max: DEBTORS_MAX,
+        };
+        let credit = Credit::new(limits).with_accounts(books.accounts()?);
+        Ok(Money {
+            config: config.clone(),
+            prices,
+            quoted_before: books.quotes(crate::service::now())?,
+            entry,
+            key,
+            identity,
+            store,
+            books: Mutex::new(books),
+            link: OnceLock::new(),
+            credit: Mutex::new(credit),
+            changed: Mutex::default(),
+            sets: Mutex::default(),
+            wake: Notify::new(),
+            offers: watch::Sender::new(0),
+            health: MoneyHealth::default(),
+        })
+    }
+
+    /// The wallet that is paid.
+    pub(crate) fn address(&self) -> Address {
+        self.key.address()
+    }
+
+    /// The chain, if it was reached.
+    fn link(&self) -> Option<&Wallet> {
+        self.link.get()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn credit(&self) -> MutexGuard<'_, Credit> {
+        self.credit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The set of an agreement at a sequence, with its tree.
+    fn set(&self, books: &Books, id: AgreementId, sequence: u32) -> Result<Arc<FragmentSet>, BooksError> {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(set) = sets.get(&(id, sequence)) {
+            return Ok(Arc::clone(set));
+        }
+        let leaves = books.leaves(id, sequence)?;
+        let set = FragmentSet::new(leaves).expect("the books keep sets only, each fragment once");
+        let set = Arc::new(set);
+        let cached: usize = sets.values().map(|set| set.fragments().len()).sum();
+        if cached + set.fragments().len() > CACHED_FRAGMENTS_MAX {
+            sets.clear();
+        }
+        sets.insert((id, sequence), Arc::clone(&set));
+        Ok(set)
+    }
+
+    /// Keeps a set that was just computed; those before it may be proven still, and are read again when they are.
+    fn keep_set(&self, id: AgreementId, sequence: u32, set: Arc<FragmentSet>) {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.retain(|(of, at), _| *of != id || at.saturating_add(2) > sequence);
+        sets.insert((id, sequence), set);
+    }
+
+    /// Runs work that waits for the disk.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Money>,
+        work: impl FnOnce(&Money) -> T + Send + 'static,
+    ) -> T {
+        let money = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || work(&money));
+        task.await.expect("work on the books does not panic")
+    }
+}
+
+/// The answer while the chain was never reached.
+fn no_chain() -> Problem {
+    let problem = Problem::new(ProblemCode::Busy, "this provider can't reach its chain at the moment");
+    Problem { retry_after_s: Some(10), ..problem }
+}
+
+/// The answer when the books fail.
+fn books_failed(error: &BooksError) -> Problem {
+    tracing::error!(error = error as &(dyn std::error::Error + 'static), "money database failed");
+    Problem::new(ProblemCode::Internal, "the provider failed: its log says how")
+}

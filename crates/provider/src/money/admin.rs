@@ -1,0 +1,176 @@
+//! What an operator does by hand: register, collect what was earned, leave in order.
+//!
+//! A running daemon sends with the same key; both notice and take turns, so it need not be stopped.
+
+use crate::chain_config::ChainConfig;
+use crate::config::{Config, ConfigError};
+use crate::identity_file::{self, IdentityError};
+use crate::money::books::{Books, BooksError, State};
+use crate::money::connect::{self, ChainError, LinkError};
+use crate::money::{Entry, WalletFileError, wallet_file};
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch, WalletKey};
+use seedbank_formats::PublicKey;
+use seedbank_settlement::{ReadError, SendError, Wallet};
+use serde::Serialize;
+use std::path::Path;
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Correct the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Add the section.
+    #[error("the configuration has no [chain]: this provider is not paid")]
+    NotPaid,
+    /// Restore the identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Restore the wallet.
+    #[error(transparent)]
+    Wallet(#[from] WalletFileError),
+    /// See there.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// See there.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// See there.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+}
+
+impl From<ReadError> for AdminError {
+    fn from(error: ReadError) -> AdminError {
+        AdminError::Chain(error.into())
+    }
+}
+
+impl From<SendError> for AdminError {
+    fn from(error: SendError) -> AdminError {
+        AdminError::Chain(error.into())
+    }
+}
+
+/// A provider as the registry has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RegistryEntry {
+    /// Its wallet.
+    pub wallet: Address,
+    /// Its dial key.
+    pub key: PublicKey,
+    /// What it has at stake, in token units.
+    pub stake: Amount,
+    /// It takes no new agreements.
+    pub leaving: bool,
+}
+
+/// What was collected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Withdrawn {
+    /// To whom.
+    pub to: Address,
+    /// Pay for proven epochs, and what else was free in the market.
+    pub from_market: Amount,
+    /// Pay for reads.
+    pub from_channels: Amount,
+}
+
+/// How far an orderly exit is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exit {
+    /// Agreements that still run, and the first epoch in which each does not.
+    pub running: Vec<(AgreementId, Epoch)>,
+    /// Stake that came free, in the market's balance; `withdraw` collects it.
+    pub stake_freed: Amount,
+}
+
+struct Hands {
+    config: ChainConfig,
+    dir_config: Config,
+    wallet: Wallet,
+}
+
+async fn hands(dir: &Path) -> Result<Hands, AdminError> {
+    let dir_config = Config::load(dir)?;
+    let config = dir_config.chain.clone().ok_or(AdminError::NotPaid)?;
+    let key: WalletKey = wallet_file::load(&dir.join(&config.wallet))?;
+    let wallet = connect::connect(&config, &key).await?;
+    Ok(Hands { config, dir_config, wallet })
+}
+
+/// Enters the provider in `dir` in the registry, with the stake that its configuration says. `provider run` does it as well.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn register(dir: &Path) -> Result<RegistryEntry, AdminError> {
+    let Hands { config, dir_config, wallet } = hands(dir).await?;
+    let identity = identity_file::load(dir)?;
+    let entry = Entry {
+        address: config.public_address.clone().unwrap_or_else(|| dir_config.listen.to_string()),
+        operator: dir_config.operator.clone(),
+        region: dir_config.region.clone(),
+    };
+    let profile = connect::profile(&entry, &dir_config.prices);
+    let _done = connect::register(&wallet, &identity, &profile, &config).await?;
+    let found = wallet.chain().registry().get(wallet.address()).await?;
+    let (stake, leaving) = found.map_or((Amount::ZERO, false), |entry| (entry.stake, entry.leaving));
+    wallet.stop().await;
+    Ok(RegistryEntry { wallet: wallet.address(), key: identity.public(), stake, leaving })
+}
+
+/// Sends everything that was earned, and what else is free, to `to`; to the wallet itself if nothing is said.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn withdraw(dir: &Path, to: Option<Address>) -> Result<Withdrawn, AdminError> {
+    let Hands { wallet, .. } = hands(dir).await?;
+    let own = wallet.address();
+    let to = to.unwrap_or(own);
+    let (from_market, from_channels) =
+        tokio::try_join!(wallet.chain().market().free(own), wallet.chain().channels().earned(own))?;
+    if from_market > Amount::ZERO {
+        wallet.market().withdraw(from_market, to).await?;
+    }
+    if from_channels > Amount::ZERO {
+        wallet.channels().withdraw(to).await?;
+    }
+    wallet.stop().await;
+    Ok(Withdrawn { to, from_market, from_channels })
+}
+
+/// Takes no new agreements, gives notice of those that run, and frees the stake when none is left. The daemon must go on proving until
+/// then; call this again after that.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn exit(dir: &Path) -> Result<Exit, AdminError> {
+    let Hands { wallet, .. } = hands(dir).await?;
+    let (chain, own) = (wallet.chain().clone(), wallet.address());
+    if chain.registry().get(own).await?.is_some_and(|entry| !entry.leaving) {
+        wallet.registry().leave().await?;
+    }
+    let rows = match Books::look(dir)? {
+        Some(books) => books.agreements()?,
+        None => Vec::new(),
+    };
+    let mut running = Vec::new();
+    for row in rows.into_iter().filter(|row| row.state == State::Open) {
+        let Some(before) = chain.market().get_agreement(row.id).await? else { continue };
+        wallet.market().terminate(row.id).await?;
+        let after = chain.market().get_agreement(row.id).await?.unwrap_or(before);
+        if let Some(terms) = after.latest() {
+            running.push((row.id, terms.end));
+        }
+    }
+    let mut stake_freed = Amount::ZERO;
+    if chain.market().get_set(own).await?.is_none() {
+        let stake = chain.registry().stake_of(own).await?;
+        if stake > Amount::ZERO {
+            wallet.registry().withdraw_stake(stake, own).await?;
+            stake_freed = stake;
+        }
+    }
+    wallet.stop().await;
+    Ok(Exit { running, stake_freed })
+}

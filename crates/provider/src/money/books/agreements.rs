@@ -1,0 +1,435 @@
+//! Agreements, their terms and their sets.
+
+use super::{Books, BooksError, address, bytes, json, parsed, text, to_json};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use seedbank_agreement::fragment_set::SetChange;
+use seedbank_agreement::{
+    Address, AgreementId, Amount, Epoch, Fragment, Rate, Revision, SetRoot, Signature, Signed,
+};
+use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_protocol::payment::{ProposalRequest, TransactionHash};
+
+/// Whether an agreement goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Open,
+    /// Since this epoch.
+    Closed(Epoch),
+}
+
+/// An agreement as the provider keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AgreementRow {
+    pub(crate) id: AgreementId,
+    /// Whose wallet pays.
+    pub(crate) client: Address,
+    /// The key that the client speaks with.
+    pub(crate) key: PublicKey,
+    /// The price at which it was opened.
+    pub(crate) rent: Amount,
+    /// Of the last terms that the provider signed.
+    pub(crate) sequence: u32,
+    /// The transaction that opened it.
+    pub(crate) opened: TransactionHash,
+    pub(crate) state: State,
+}
+
+/// Terms that both sides signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) sequence: u32,
+    pub(crate) set_root: SetRoot,
+    pub(crate) size: u64,
+    pub(crate) rate: Rate,
+    pub(crate) from: Epoch,
+    pub(crate) end: Epoch,
+    pub(crate) retained_bytes: u64,
+    pub(crate) retained_until: Epoch,
+}
+
+/// An offer that was accepted and is on its way to the chain, or was refused there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PendingProposal {
+    pub(crate) digest: [u8; 32],
+    pub(crate) key: PublicKey,
+    pub(crate) request: ProposalRequest,
+    pub(crate) rent: Amount,
+}
+
+const AGREEMENT: &str = "SELECT id, client, key, rent, sequence, opened, closed FROM agreements";
+const TERMS: &str =
+    "SELECT sequence, set_root, size, rate, from_epoch, end_epoch, retained_bytes, retained_until FROM terms";
+
+fn agreement(row: &Row<'_>) -> rusqlite::Result<AgreementRow> {
+    let closed: Option<u32> = row.get(6)?;
+    Ok(AgreementRow {
+        id: AgreementId(row.get(0)?),
+        client: address(row, 1)?,
+        key: PublicKey(bytes(row, 2)?),
+        rent: parsed(row, 3)?,
+        sequence: row.get(4)?,
+        opened: TransactionHash(bytes(row, 5)?),
+        state: closed.map_or(State::Open, |epoch| State::Closed(Epoch(epoch))),
+    })
+}
+
+fn terms(row: &Row<'_>) -> rusqlite::Result<Terms> {
+    let rate: Amount = parsed(row, 3)?;
+    let rate = Rate::try_from(rate);
+    Ok(Terms {
+        sequence: row.get(0)?,
+        set_root: SetRoot(bytes(row, 1)?),
+        size: row.get(2)?,
+        rate: rate.map_err(|_| rusqlite::Error::IntegralValueOutOfRange(3, i64::MAX))?,
+        from: Epoch(row.get(4)?),
+        end: Epoch(row.get(5)?),
+        retained_bytes: row.get(6)?,
+        retained_until: Epoch(row.get(7)?),
+    })
+}
+
+fn put_terms(
+    transaction: &Transaction<'_>,
+    id: AgreementId,
+    terms: &Terms,
+    signed: Option<(&Signed<Revision>, &Signature)>,
+    posted: Option<&TransactionHash>,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO terms VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            id.0,
+            terms.sequence,
+            terms.set_root.0,
+            terms.size,
+            text(terms.rate),
+            terms.from.0,
+            terms.end.0,
+            terms.retained_bytes,
+            terms.retained_until.0,
+            signed.map(|(revision, _)| to_json(revision)),
+            signed.map(|(_, signature)| to_json(signature)),
+            posted.map(|hash| hash.0),
+        ],
+    )?;
+    Ok(())
+}
+
+fn put_leaf(
+    transaction: &Transaction<'_>,
+    id: AgreementId,
+    sequence: u32,
+    leaf: &Fragment,
+) -> rusqlite::Result<()> {
+    let mut put =
+        transaction.prepare_cached("INSERT OR REPLACE INTO leaves VALUES (?1, ?2, ?3, NULL, ?4, ?5)")?;
+    put.execute(params![id.0, leaf.id.0, sequence, leaf.length, leaf.retain_until.0])?;
+    Ok(())
+}
+
+impl Books {
+    /// Lets a key act for a wallet from now on. A key acts for one wallet.
+    pub(crate) fn bind(
+        &self,
+        key: &PublicKey,
+        client: Address,
+        binding: &seedbank_formats::Signature,
+    ) -> Result<(), BooksError> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO wallets VALUES (?1, ?2, ?3)",
+            params![key.0, client.0, binding.0],
+        )?;
+        Ok(())
+    }
+
+    /// The wallet that a key acts for.
+    pub(crate) fn wallet_of(&self, key: &PublicKey) -> Result<Option<Address>, BooksError> {
+        let found = self
+            .connection
+            .query_row("SELECT client FROM wallets WHERE key = ?1", [key.0], |row| address(row, 0));
+        Ok(found.optional()?)
+    }
+
+    /// Keeps an offer that is to become an agreement. One for each client: a newer one takes the place of what was refused.
+    pub(crate) fn add_proposal(&self, proposal: &PendingProposal, now: Timestamp) -> Result<(), BooksError> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO proposals VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)",
+            params![
+                proposal.digest,
+                proposal.request.proposal.message.client.0,
+                proposal.key.0,
+                proposal.request.encode(),
+                text(proposal.rent),
+                now.0,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Offers on their way to the chain.
+    pub(crate) fn proposals(&self) -> Result<Vec<PendingProposal>, BooksError> {
+        let mut found = self
+            .connection
+            .prepare_cached("SELECT digest, key, request, rent FROM proposals WHERE outcome IS NULL")?;
+        let rows = found.query_map([], |row| {
+            let request: Vec<u8> = row.get(2)?;
+            let request = ProposalRequest::decode(&request).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Blob, Box::new(error))
+            })?;
+            Ok(PendingProposal {
+                digest: bytes(row, 0)?,
+                key: PublicKey(bytes(row, 1)?),
+                request,
+                rent: parsed(row, 3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What became of an offer: nothing is known of it, it is under way, or the chain refused it for this reason.
+    pub(crate) fn proposal_outcome(&self, digest: &[u8; 32]) -> Result<Option<Option<String>>, BooksError> {
+        let found =
+            self.connection
+                .query_row("SELECT outcome FROM proposals WHERE digest = ?1", [digest], |row| row.get(0));
+        Ok(found.optional()?)
+    }
+
+    /// The chain refused an offer.
+    pub(crate) fn refuse_proposal(&self, digest: &[u8; 32], why: &str) -> Result<(), BooksError> {
+        self.connection
+            .execute("UPDATE proposals SET outcome = ?2 WHERE digest = ?1", params![digest, why])?;
+        Ok(())
+    }
+
+    /// An offer became an agreement, whose first terms begin with `from`.
+    pub(crate) fn open_agreement(
+        &mut self,
+        proposal: &PendingProposal,
+        id: AgreementId,
+        from: Epoch,
+        opened: TransactionHash,
+    ) -> Result<(), BooksError> {
+        let message = &proposal.request.proposal.message;
+        let transaction = self.connection.transaction()?;
+        transaction.execute("DELETE FROM proposals WHERE digest = ?1", [proposal.digest])?;
+        transaction.execute(
+            "INSERT INTO agreements VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, NULL)",
+            params![id.0, message.client.0, proposal.key.0, proposal.digest, text(proposal.rent), opened.0],
+        )?;
+        let terms = Terms {
+            sequence: 0,
+            set_root: message.set_root,
+            size: message.size,
+            rate: message.rate_per_epoch,
+            from,
+            end: message.end_epoch,
+            retained_bytes: message.retained_bytes,
+            retained_until: message.retained_until,
+        };
+        put_terms(&transaction, id, &terms, None, Some(&opened))?;
+        for leaf in &proposal.request.added {
+            let leaf = Fragment { id: leaf.fragment, length: leaf.length, retain_until: leaf.retain_until };
+            put_leaf(&transaction, id, 0, &leaf)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The agreement that an offer became.
+    pub(crate) fn agreement_of_proposal(
+        &self,
+        digest: &[u8; 32],
+    ) -> Result<Option<AgreementRow>, BooksError> {
+        self.one_agreement("proposal = ?1", digest)
+    }
+
+    /// The open agreement with a client.
+    pub(crate) fn agreement_of(&self, client: Address) -> Result<Option<AgreementRow>, BooksError> {
+        self.one_agreement("client = ?1 AND closed IS NULL", &client.0)
+    }
+
+    fn one_agreement(&self, which: &str, value: &[u8]) -> Result<Option<AgreementRow>, BooksError> {
+        let found = self.connection.query_row(&format!("{AGREEMENT} WHERE {which}"), [value], agreement);
+        Ok(found.optional()?)
+    }
+
+    /// All agreements, open and closed.
+    pub(crate) fn agreements(&self) -> Result<Vec<AgreementRow>, BooksError> {
+        let mut found = self.connection.prepare_cached(&format!("{AGREEMENT} ORDER BY id"))?;
+        let rows = found.query_map([], agreement)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// An agreement ended.
+    pub(crate) fn close_agreement(&self, id: AgreementId, epoch: Epoch) -> Result<(), BooksError> {
+        self.connection.execute(
+            "UPDATE agreements SET closed = ?2 WHERE id = ?1 AND closed IS NULL",
+            params![id.0, epoch.0],
+        )?;
+        Ok(())
+    }
+
+    /// Terms of an agreement.
+    pub(crate) fn terms(&self, id: AgreementId, sequence: u32) -> Result<Option<Terms>, BooksError> {
+        let sql = format!("{TERMS} WHERE agreement = ?1 AND sequence = ?2");
+        Ok(self.connection.query_row(&sql, params![id.0, sequence], terms).optional()?)
+    }
+
+    /// The terms that held in an epoch: the last ones that were posted for it or before.
+    pub(crate) fn terms_in(&self, id: AgreementId, epoch: Epoch) -> Result<Option<Terms>, BooksError> {
+        let sql = format!(
+            "{TERMS} WHERE agreement = ?1 AND posted IS NOT NULL AND from_epoch <= ?2 ORDER BY sequence DESC LIMIT 1"
+        );
+        let found = self.connection.query_row(&sql, params![id.0, epoch.0], terms).optional()?;
+        Ok(found.filter(|terms| terms.end > epoch))
+    }
+
+    /// The last terms with this root, among those up to a sequence: a set may come back.
+    pub(crate) fn terms_with(
+        &self,
+        id: AgreementId,
+        (root, size): (&SetRoot, u64),
+        up_to: u32,
+    ) -> Result<Option<Terms>, BooksError> {
+        let sql = format!(
+            "{TERMS} WHERE agreement = ?1 AND set_root = ?2 AND size = ?3 AND sequence <= ?4 ORDER BY sequence DESC LIMIT 1"
+        );
+        Ok(self.connection.query_row(&sql, params![id.0, root.0, size, up_to], terms).optional()?)
+    }
+
+    /// What both signed, word for word.
+    pub(crate) fn signed(
+        &self,
+        id: AgreementId,
+        sequence: u32,
+    ) -> Result<Option<(Signed<Revision>, Signature)>, BooksError> {
+        let sql = "SELECT signed, signature FROM terms WHERE agreement = ?1 AND sequence = ?2 AND signed IS NOT NULL";
+        let found =
+            self.connection.query_row(sql, params![id.0, sequence], |row| Ok((json(row, 0)?, json(row, 1)?)));
+        Ok(found.optional()?)
+    }
+
+    /// The fragments of an agreement's set at a sequence, in rising order.
+    pub(crate) fn leaves(&self, id: AgreementId, sequence: u32) -> Result<Vec<Fragment>, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT fragment, length, retain_until FROM leaves
+             WHERE agreement = ?1 AND since <= ?2 AND (gone IS NULL OR gone > ?2) ORDER BY fragment",
+        )?;
+        let rows = found.query_map(params![id.0, sequence], |row| {
+            Ok(Fragment {
+                id: FragmentId(bytes(row, 0)?),
+                length: row.get(1)?,
+                retain_until: Epoch(row.get(2)?),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Keeps new terms, if the agreement is still at `base`. Only then may the signature leave.
+    pub(crate) fn add_revision(
+        &mut self,
+        id: AgreementId,
+        base: u32,
+        new: &Terms,
+        change: &SetChange,
+        signed: (&Signed<Revision>, &Signature),
+    ) -> Result<bool, BooksError> {
+        let transaction = self.connection.transaction()?;
+        let moved = transaction.execute(
+            "UPDATE agreements SET sequence = ?3 WHERE id = ?1 AND sequence = ?2 AND closed IS NULL",
+            params![id.0, base, new.sequence],
+        )?;
+        if moved == 0 {
+            return Ok(false);
+        }
+        put_terms(&transaction, id, new, Some(signed), None)?;
+        {
+            let mut gone = transaction.prepare_cached(
+                "UPDATE leaves SET gone = ?3 WHERE agreement = ?1 AND fragment = ?2 AND gone IS NULL",
+            )?;
+            for fragment in change.dropped.iter().chain(change.put.keys()) {
+                gone.execute(params![id.0, fragment.0, new.sequence])?;
+            }
+        }
+        for leaf in change.put.values() {
+            put_leaf(&transaction, id, new.sequence, leaf)?;
+        }
+        transaction.commit()?;
+        Ok(true)
+    }
+
+    /// The last revision of each open agreement that is for this epoch and was not posted yet.
+    pub(crate) fn unposted(&self, from: Epoch) -> Result<Vec<(Signed<Revision>, Signature)>, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT signed, signature FROM terms JOIN agreements
+             ON terms.agreement = agreements.id AND terms.sequence = agreements.sequence
+             WHERE posted IS NULL AND from_epoch = ?1 AND closed IS NULL AND signed IS NOT NULL ORDER BY id",
+        )?;
+        let rows = found.query_map([from.0], |row| Ok((json(row, 0)?, json(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The chain has these terms. Whoever posted them: by which transaction is known only for one's own.
+    pub(crate) fn mark_posted(
+        &self,
+        id: AgreementId,
+        sequence: u32,
+        by: Option<&TransactionHash>,
+    ) -> Result<(), BooksError> {
+        let by = by.map_or([0; 32], |hash| hash.0);
+        self.connection.execute(
+            "UPDATE terms SET posted = ?3 WHERE agreement = ?1 AND sequence = ?2 AND posted IS NULL",
+            params![id.0, sequence, by],
+        )?;
+        Ok(())
+    }
+
+    /// An agreement ends sooner than its terms say.
+    pub(crate) fn end_at(&self, id: AgreementId, sequence: u32, end: Epoch) -> Result<(), BooksError> {
+        self.connection.execute(
+            "UPDATE terms SET end_epoch = ?3 WHERE agreement = ?1 AND sequence = ?2 AND end_epoch > ?3",
+            params![id.0, sequence, end.0],
+        )?;
+        Ok(())
+    }
+
+    /// Forgets fragments that belong to no set from `sequence` on (`None`: to no set at all), and says which are in no
+    /// other agreement's set either.
+    pub(crate) fn forget_leaves(
+        &mut self,
+        id: AgreementId,
+        sequence: Option<u32>,
+    ) -> Result<Vec<FragmentId>, BooksError> {
+        let transaction = self.connection.transaction()?;
+        let gone: Vec<[u8; 32]> = {
+            let mut found = transaction.prepare_cached(
+                "SELECT DISTINCT fragment FROM leaves WHERE agreement = ?1 AND (?2 IS NULL OR gone <= ?2)",
+            )?;
+            let rows = found.query_map(params![id.0, sequence], |row| row.get(0))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        transaction.execute(
+            "DELETE FROM leaves WHERE agreement = ?1 AND (?2 IS NULL OR gone <= ?2)",
+            params![id.0, sequence],
+        )?;
+        let mut free = Vec::new();
+        {
+            let mut wanted =
+                transaction.prepare_cached("SELECT EXISTS (SELECT 1 FROM leaves WHERE fragment = ?1)")?;
+            for fragment in gone {
+                if !wanted.query_row([fragment], |row| row.get(0))? {
+                    free.push(FragmentId(fragment));
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(free)
+    }
+
+    /// Whether a fragment belongs to any set that is kept.
+    pub(crate) fn is_promised(&self, fragment: &FragmentId) -> Result<bool, BooksError> {
+        let mut found =
+            self.connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM leaves WHERE fragment = ?1)")?;
+        Ok(found.query_row([fragment.0], |row| row.get(0))?)
+    }
+}

@@ -1,0 +1,197 @@
+//! Vouchers, what was cashed, and what readers owe.
+
+use super::{Books, BooksError, address, amount, bytes, json, text, to_json};
+use rusqlite::{OptionalExtension, Transaction, params};
+use seedbank_agreement::credit::{Account, Network};
+use seedbank_agreement::{Address, Amount, Lane, Signed, Voucher};
+use seedbank_formats::{PublicKey, Timestamp};
+use seedbank_protocol::payment::TransactionHash;
+
+/// A voucher that was cashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RedemptionRow {
+    pub(crate) transaction: TransactionHash,
+    pub(crate) paid: Amount,
+    pub(crate) time: Timestamp,
+    /// The evidence.
+    pub(crate) voucher: Signed<Voucher>,
+}
+
+fn put_account(
+    transaction: &Transaction<'_>,
+    key: &PublicKey,
+    account: Option<&Account>,
+) -> rusqlite::Result<()> {
+    match account {
+        None => transaction.execute("DELETE FROM accounts WHERE key = ?1", [key.0])?,
+        Some(account) => transaction.execute(
+            "INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                key.0,
+                network_bytes(account.network),
+                text(account.owed),
+                text(account.ahead),
+                account.since.0,
+            ],
+        )?,
+    };
+    Ok(())
+}
+
+fn network_bytes(network: Network) -> Vec<u8> {
+    match network {
+        Network::V4(bytes) => bytes.to_vec(),
+        Network::V6(bytes) => bytes.to_vec(),
+    }
+}
+
+fn network(bytes: &[u8]) -> Option<Network> {
+    match bytes.len() {
+        3 => bytes.try_into().ok().map(Network::V4),
+        6 => bytes.try_into().ok().map(Network::V6),
+        _ => None,
+    }
+}
+
+impl Books {
+    /// A lane as it was kept.
+    pub(crate) fn lane(
+        &self,
+        payer: Address,
+        signer: Address,
+    ) -> Result<Option<(Lane, Timestamp)>, BooksError> {
+        let found = self.connection.query_row(
+            "SELECT lane, since FROM lanes WHERE payer = ?1 AND signer = ?2",
+            params![payer.0, signer.0],
+            |row| Ok((json(row, 0)?, Timestamp(row.get(1)?))),
+        );
+        Ok(found.optional()?)
+    }
+
+    /// All lanes, with the time since when their oldest voucher waits.
+    pub(crate) fn lanes(&self) -> Result<Vec<(Address, Address, Lane, Timestamp)>, BooksError> {
+        let mut found = self.connection.prepare_cached("SELECT payer, signer, lane, since FROM lanes")?;
+        let rows = found.query_map([], |row| {
+            Ok((address(row, 0)?, address(row, 1)?, json(row, 2)?, Timestamp(row.get(3)?)))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Keeps a lane with a newer voucher, and the account that it pays for, in one commit.
+    pub(crate) fn keep_payment(
+        &mut self,
+        (payer, signer): (Address, Address),
+        lane: &Lane,
+        since: Timestamp,
+        (key, account): (&PublicKey, Option<&Account>),
+    ) -> Result<(), BooksError> {
+        let transaction = self.connection.transaction()?;
+        put_lane(&transaction, payer, signer, lane, since)?;
+        put_account(&transaction, key, account)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Keeps what was cashed, and the lane as it is after.
+    pub(crate) fn keep_redemption(
+        &mut self,
+        redemption: &RedemptionRow,
+        lane: &Lane,
+    ) -> Result<(), BooksError> {
+        let Voucher { payer, signer, cumulative, .. } = redemption.voucher.message;
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO redemptions VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                redemption.transaction.0,
+                payer.0,
+                signer.0,
+                text(redemption.paid),
+                text(cumulative),
+                redemption.time.0,
+                to_json(&redemption.voucher),
+            ],
+        )?;
+        put_lane(&transaction, payer, signer, lane, redemption.time)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Keeps a lane as the chain has it now.
+    pub(crate) fn keep_lane(
+        &mut self,
+        (payer, signer): (Address, Address),
+        lane: &Lane,
+        since: Timestamp,
+    ) -> Result<(), BooksError> {
+        let transaction = self.connection.transaction()?;
+        put_lane(&transaction, payer, signer, lane, since)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Everything that was cashed.
+    pub(crate) fn redemptions(&self) -> Result<Vec<RedemptionRow>, BooksError> {
+        let mut found = self
+            .connection
+            .prepare_cached("SELECT txn, paid, time, voucher FROM redemptions ORDER BY time")?;
+        let rows = found.query_map([], |row| {
+            Ok(RedemptionRow {
+                transaction: TransactionHash(bytes(row, 0)?),
+                paid: amount(row, 1)?,
+                time: Timestamp(row.get(2)?),
+                voucher: json(row, 3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Everybody's account.
+    pub(crate) fn accounts(&self) -> Result<Vec<(PublicKey, Account)>, BooksError> {
+        let mut found =
+            self.connection.prepare_cached("SELECT key, network, owed, ahead, since FROM accounts")?;
+        let rows = found.query_map([], |row| {
+            let network_bytes: Vec<u8> = row.get(1)?;
+            let network =
+                network(&network_bytes).ok_or(rusqlite::Error::InvalidColumnName("network".to_owned()))?;
+            let account = Account {
+                network,
+                owed: amount(row, 2)?,
+                ahead: amount(row, 3)?,
+                since: Timestamp(row.get(4)?),
+            };
+            Ok((PublicKey(bytes(row, 0)?), account))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Keeps accounts as they are; `None` for those that are even.
+    pub(crate) fn keep_accounts(
+        &mut self,
+        accounts: &[(PublicKey, Option<Account>)],
+    ) -> Result<(), BooksError> {
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction()?;
+        for (key, account) in accounts {
+            put_account(&transaction, key, account.as_ref())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn put_lane(
+    transaction: &Transaction<'_>,
+    payer: Address,
+    signer: Address,
+    lane: &Lane,
+    since: Timestamp,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT OR REPLACE INTO lanes VALUES (?1, ?2, ?3, ?4)",
+        params![payer.0, signer.0, to_json(lane), since.0],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,227 @@
+use super::{Books, BooksError, Fate, PendingProposal, Quoted, Terms};
+use seedbank_agreement::credit::{Account, Network};
+use seedbank_agreement::fragment_set::SetChange;
+use seedbank_agreement::lane::Cover;
+use seedbank_agreement::{
+    Address, AgreementId, Amount, Domain, Epoch, Fragment, Lane, Nonce, Proposal, Rate, Revision, SetRoot,
+    Typed, Voucher, WalletKey,
+};
+use seedbank_formats::{FragmentId, PublicKey, Timestamp};
+use seedbank_protocol::payment::{ProposalRequest, SetLeaf, TransactionHash};
+
+const DOMAIN: Domain = Domain { chain_id: 31_337, contract: Address([9; 20]) };
+const ID: AgreementId = AgreementId(4);
+
+fn wallet() -> WalletKey {
+    WalletKey::from_secret(&[4; 32]).unwrap()
+}
+
+fn leaf(byte: u8) -> Fragment {
+    Fragment { id: FragmentId([byte; 32]), length: u64::from(byte), retain_until: Epoch(0) }
+}
+
+fn offer(fragments: &[u8]) -> PendingProposal {
+    let message = Proposal {
+        client: wallet().address(),
+        provider: Address([2; 20]),
+        set_root: SetRoot([0; 32]),
+        size: 7,
+        rate_per_epoch: Rate::MAX,
+        end_epoch: Epoch(40),
+        escrow: Amount(u128::MAX),
+        retained_bytes: 0,
+        retained_until: Epoch(0),
+        accept_by: Epoch(2),
+        nonce: Nonce([8; 32]),
+    };
+    let added = fragments.iter().map(|byte| {
+        let leaf = leaf(*byte);
+        SetLeaf { fragment: leaf.id, length: leaf.length, retain_until: leaf.retain_until }
+    });
+    PendingProposal {
+        digest: message.digest(&DOMAIN),
+        key: PublicKey([1; 32]),
+        request: ProposalRequest {
+            proposal: message.sign(&DOMAIN, &wallet()),
+            binding: seedbank_formats::Signature([5; 64]),
+            added: added.collect(),
+        },
+        rent: Amount(3),
+    }
+}
+
+fn opened(dir: &std::path::Path) -> Books {
+    let mut books = Books::open(dir).unwrap();
+    let offer = offer(&[1, 2, 3]);
+    books.add_proposal(&offer, Timestamp(5)).unwrap();
+    assert_eq!(books.proposals().unwrap(), std::slice::from_ref(&offer));
+    books.open_agreement(&offer, ID, Epoch(3), TransactionHash([7; 32])).unwrap();
+    books
+}
+
+/// Revision `sequence`, which puts some fragments and drops others.
+fn revise(books: &mut Books, base: u32, sequence: u32, put: &[u8], dropped: &[u8]) -> bool {
+    let message = Revision {
+        agreement: ID,
+        sequence,
+        set_root: SetRoot([u8::try_from(sequence).unwrap(); 32]),
+        size: u64::from(sequence),
+        rate_per_epoch: Rate::new(u128::from(sequence)).unwrap(),
+        from_epoch: Epoch(sequence + 10),
+        end_epoch: Epoch(40),
+        retained_bytes: 0,
+        retained_until: Epoch(0),
+    };
+    let terms = Terms {
+        sequence,
+        set_root: message.set_root,
+        size: message.size,
+        rate: message.rate_per_epoch,
+        from: message.from_epoch,
+        end: message.end_epoch,
+        retained_bytes: 0,
+        retained_until: Epoch(0),
+    };
+    let change = SetChange {
+        put: put.iter().map(|byte| (leaf(*byte).id, leaf(*byte))).collect(),
+        dropped: dropped.iter().map(|byte| leaf(*byte).id).collect(),
+    };
+    let signed = message.sign(&DOMAIN, &wallet());
+    let signature = signed.signature;
+    books.add_revision(ID, base, &terms, &change, (&signed, &signature)).unwrap()
+}
+
+fn held(books: &Books, sequence: u32) -> Vec<u64> {
+    books.leaves(ID, sequence).unwrap().iter().map(|leaf| leaf.length).collect()
+}
+
+#[test]
+fn every_set_that_may_still_be_proven_is_kept_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = opened(dir.path());
+    assert!(revise(&mut books, 0, 1, &[4], &[2]));
+    assert!(!revise(&mut books, 0, 2, &[9], &[]), "it starts from a set that is no more");
+    assert!(revise(&mut books, 1, 2, &[2], &[1]));
+    drop(books);
+    let mut books = Books::open(dir.path()).unwrap();
+    assert_eq!(
+        [held(&books, 0), held(&books, 1), held(&books, 2)],
+        [vec![1, 2, 3], vec![1, 3, 4], vec![2, 3, 4]]
+    );
+    assert_eq!(books.agreement_of(wallet().address()).unwrap().unwrap().sequence, 2);
+    let root = SetRoot([1; 32]);
+    assert_eq!(books.terms_with(ID, (&root, 1), 2).unwrap().unwrap().sequence, 1);
+    assert_eq!(books.terms_with(ID, (&root, 1), 0).unwrap(), None);
+
+    // The chain has begun with the first revision: what only the proposal had can go.
+    assert!(books.forget_leaves(ID, Some(1)).unwrap().is_empty(), "fragment 2 came back");
+    assert_eq!(books.forget_leaves(ID, Some(2)).unwrap(), [leaf(1).id]);
+    assert!(!books.is_promised(&leaf(1).id).unwrap() && books.is_promised(&leaf(2).id).unwrap());
+    books.close_agreement(ID, Epoch(20)).unwrap();
+    assert_eq!(books.forget_leaves(ID, None).unwrap().len(), 3);
+    assert_eq!(books.agreement_of(wallet().address()).unwrap(), None);
+}
+
+#[test]
+fn revisions_wait_until_they_are_posted_and_pay_from_their_epoch_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = opened(dir.path());
+    revise(&mut books, 0, 1, &[4], &[]);
+    revise(&mut books, 1, 2, &[5], &[]);
+    assert!(books.unposted(Epoch(11)).unwrap().is_empty(), "a newer one took its place");
+    let waiting = books.unposted(Epoch(12)).unwrap();
+    assert_eq!((waiting.len(), waiting[0].0.message.sequence), (1, 2));
+    assert_eq!(books.terms_in(ID, Epoch(12)).unwrap().unwrap().sequence, 0, "unposted is unpaid");
+    books.mark_posted(ID, 2, Some(&TransactionHash([1; 32]))).unwrap();
+    assert!(books.unposted(Epoch(12)).unwrap().is_empty());
+    assert_eq!(books.terms_in(ID, Epoch(11)).unwrap().unwrap().sequence, 0);
+    assert_eq!(books.terms_in(ID, Epoch(12)).unwrap().unwrap().sequence, 2);
+    books.end_at(ID, 2, Epoch(15)).unwrap();
+    assert_eq!(books.terms_in(ID, Epoch(15)).unwrap(), None);
+    assert_eq!(books.terms_in(ID, Epoch(2)).unwrap(), None, "before it began");
+}
+
+#[test]
+fn offer_is_remembered_with_what_became_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = Books::open(dir.path()).unwrap();
+    let offer = offer(&[1]);
+    assert_eq!(books.proposal_outcome(&offer.digest).unwrap(), None);
+    books.add_proposal(&offer, Timestamp(5)).unwrap();
+    assert_eq!(books.proposal_outcome(&offer.digest).unwrap(), Some(None));
+    books.refuse_proposal(&offer.digest, "Escrow").unwrap();
+    assert_eq!(books.proposal_outcome(&offer.digest).unwrap(), Some(Some("Escrow".to_owned())));
+    assert!(books.proposals().unwrap().is_empty());
+    books.add_proposal(&offer, Timestamp(6)).unwrap();
+    books.open_agreement(&offer, ID, Epoch(3), TransactionHash([7; 32])).unwrap();
+    assert_eq!(books.agreement_of_proposal(&offer.digest).unwrap().unwrap().id, ID);
+}
+
+#[test]
+fn ledger_keeps_what_was_earned_and_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = opened(dir.path());
+    books.note_trouble(Epoch(3), "the disk").unwrap();
+    books.note_proof(Epoch(3), &TransactionHash([1; 32])).unwrap();
+    books.settle(Epoch(3), Fate::Earned, Amount(0), &[(ID, Amount(u128::MAX))]).unwrap();
+    books.note_trouble(Epoch(4), "fragment gone").unwrap();
+    books.settle(Epoch(4), Fate::Missed, Amount(9), &[(ID, Amount(5))]).unwrap();
+    books.note_trouble(Epoch(4), "too late to matter").unwrap();
+    let epochs = books.epochs().unwrap();
+    assert_eq!((epochs[0].fate, epochs[0].proof), (Some(Fate::Earned), Some(TransactionHash([1; 32]))));
+    assert_eq!((epochs[1].trouble.as_deref(), epochs[1].slashed), (Some("fragment gone"), Amount(9)));
+    let ledger = books.ledger().unwrap();
+    assert_eq!((ledger[0].amount, ledger[1].fate), (Amount(u128::MAX), Fate::Missed));
+}
+
+#[test]
+fn payment_is_kept_with_the_account_that_it_pays_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = Books::open(dir.path()).unwrap();
+    let (payer, signer) = (Address([1; 20]), wallet().address());
+    let cover = Cover { deposit: Amount(100), cap: Amount(100), ..Cover::default() };
+    let mut lane = Lane::new(payer, Address([2; 20]), signer, cover);
+    let voucher = Voucher { payer, payee: Address([2; 20]), signer, cumulative: Amount(30) };
+    lane.accept(voucher.sign(&DOMAIN, &wallet()), &DOMAIN).unwrap();
+    let key = PublicKey([6; 32]);
+    let account = Account {
+        network: Network::V6([1, 2, 3, 4, 5, 6]),
+        owed: Amount(0),
+        ahead: Amount(u128::MAX),
+        since: Timestamp(7),
+    };
+    books.keep_payment((payer, signer), &lane, Timestamp(7), (&key, Some(&account))).unwrap();
+    drop(books);
+    let mut books = Books::look(dir.path()).unwrap().unwrap();
+    assert_eq!(books.lane(payer, signer).unwrap(), Some((lane, Timestamp(7))));
+    assert_eq!(books.accounts().unwrap(), [(key, account)]);
+    books.keep_accounts(&[(key, None)]).unwrap();
+    assert!(books.accounts().unwrap().is_empty());
+}
+
+#[test]
+fn books_of_another_wallet_and_of_a_newer_program_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Books::look(dir.path()).unwrap().is_none());
+    let books = Books::open(dir.path()).unwrap();
+    books.identify(&[("wallet", "a".to_owned())]).unwrap();
+    books.identify(&[("wallet", "a".to_owned())]).unwrap();
+    let other = books.identify(&[("wallet", "b".to_owned())]);
+    assert!(matches!(other, Err(BooksError::Other { name: "wallet", .. })));
+    books.connection.pragma_update(None, "user_version", 2).unwrap();
+    drop(books);
+    assert!(matches!(Books::open(dir.path()), Err(BooksError::Schema { found: 2, .. })));
+    assert!(matches!(Books::look(dir.path()), Err(BooksError::Schema { found: 2, .. })));
+}
+
+#[test]
+fn quotes_are_kept_until_they_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = Books::open(dir.path()).unwrap();
+    let quote =
+        |expires| Quoted { rent: Amount(1), egress: Amount(2), epochs_min: 3, expires: Timestamp(expires) };
+    books.add_quote(&quote(10), Timestamp(0)).unwrap();
+    books.add_quote(&quote(20), Timestamp(0)).unwrap();
+    assert_eq!(books.quotes(Timestamp(10)).unwrap(), [quote(10), quote(20)]);
+    assert_eq!(books.quotes(Timestamp(11)).unwrap(), [quote(20)]);
+}

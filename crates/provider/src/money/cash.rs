@@ -1,0 +1,101 @@
+//! Cashing vouchers when `redeem` says so.
+
+use crate::money::Money;
+use crate::money::books::{BooksError, RedemptionRow};
+use crate::money::connect::ChainError;
+use crate::money::reading::cover;
+use crate::money::redeem::{Payer, Rules, Waiting, due};
+use crate::service::now;
+use seedbank_agreement::lane::Exit;
+use seedbank_agreement::{Amount, Lane, Signed, Voucher};
+use seedbank_formats::Timestamp;
+use seedbank_protocol::payment::TransactionHash;
+use seedbank_settlement::{Mined, Redeemed, Wallet};
+use std::sync::Arc;
+
+/// Why vouchers were not cashed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CashError {
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Books(#[from] BooksError),
+}
+
+const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
+
+impl Money {
+    /// Cashes what it pays to cash at this price of gas. Gives the transaction.
+    pub(crate) async fn cash(
+        self: &Arc<Money>,
+        wallet: &Wallet,
+        gas_price_wei: u128,
+    ) -> Result<Option<Mined>, CashError> {
+        let config = self.config.redeem;
+        let gas_price = gas_price_wei.saturating_mul(config.coin_in_units.0).div_ceil(WEI_PER_COIN);
+        let rules = Rules { factor: config.factor, age_s: config.age_s, gas_price: Amount(gas_price) };
+        let lanes = self.blocking(|money| money.books().lanes()).await?;
+        let mut open: Vec<(Lane, Timestamp, Signed<Voucher>)> = Vec::new();
+        for (_, _, mut lane, since) in lanes {
+            let Some(voucher) = lane.newest().cloned() else { continue };
+            if voucher.message.cumulative <= lane.cover().redeemed {
+                continue;
+            }
+            // As the chain has it now: somebody may have cashed it, raised the cap, or be leaving.
+            lane.set_cover(cover(wallet, &voucher.message).await.map_err(ChainError::from)?);
+            open.push((lane, since, voucher));
+        }
+        let waiting: Vec<Waiting> = open
+            .iter()
+            .map(|(lane, since, _)| Waiting {
+                due: lane.redeemable(),
+                since: *since,
+                payer: if lane.cover().exit == Exit::Pending { Payer::Leaves } else { Payer::Stays },
+            })
+            .collect();
+        let chosen = due(&waiting, &rules, now());
+        if chosen.is_empty() {
+            return Ok(None);
+        }
+        let vouchers: Vec<Signed<Voucher>> = chosen.iter().map(|at| open[*at].2.clone()).collect();
+        let redemption = wallet.channels().redeem(&vouchers).await.map_err(ChainError::from)?;
+        for (at, outcome) in chosen.iter().zip(redemption.vouchers) {
+            let (lane, since, voucher) = open[*at].clone();
+            let after = cover(wallet, &voucher.message).await.map_err(ChainError::from)?;
+            self.keep_cashed(lane, since, voucher, outcome, after, redemption.mined).await?;
+        }
+        Ok(Some(redemption.mined))
+    }
+
+    async fn keep_cashed(
+        self: &Arc<Money>,
+        mut lane: Lane,
+        since: Timestamp,
+        voucher: Signed<Voucher>,
+        outcome: Redeemed,
+        after: seedbank_agreement::lane::Cover,
+        mined: Mined,
+    ) -> Result<(), BooksError> {
+        let Voucher { payer, signer, .. } = voucher.message;
+        self.blocking(move |money| {
+            let mut books = money.books();
+            // A newer voucher may have come in the meantime.
+            if let Some((newer, _)) = books.lane(payer, signer)? {
+                lane = newer;
+            }
+            lane.set_cover(after);
+            match outcome {
+                Redeemed::Paid { paid, .. } => {
+                    let transaction = TransactionHash(mined.transaction);
+                    tracing::info!(%payer, %signer, %paid, %transaction, "voucher cashed");
+                    books.keep_redemption(&RedemptionRow { transaction, paid, time: now(), voucher }, &lane)
+                }
+                Redeemed::Skipped { reason, .. } => {
+                    tracing::warn!(%payer, %signer, ?reason, "voucher not cashed");
+                    books.keep_lane((payer, signer), &lane, since)
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,119 @@
+//! When what is due in an epoch is done, and when the operator is warned. Pure.
+
+use seedbank_agreement::{Epoch, EpochClock};
+use seedbank_formats::Timestamp;
+use std::time::Duration;
+
+/// How far an epoch has gone, in 64ths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Elapsed(u64);
+
+impl Elapsed {
+    /// At a time of the chain. A time outside the epoch counts as its nearest end.
+    pub(crate) fn at(clock: &EpochClock, epoch: Epoch, time: Timestamp) -> Elapsed {
+        let since = time.0.saturating_sub(clock.begin(epoch).0);
+        let seconds = u64::from(clock.epoch_seconds.max(1));
+        Elapsed(since.saturating_mul(64).checked_div(seconds).unwrap_or(64).min(64))
+    }
+}
+
+/// How urgent a proof is that was not sent yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    /// It is early.
+    None,
+    /// Half of the epoch is over.
+    Warning,
+    /// A quarter of it is left.
+    Alarm,
+}
+
+/// How urgent a missing proof is.
+pub(crate) fn urgency(elapsed: Elapsed) -> Urgency {
+    match elapsed.0 {
+        48.. => Urgency::Alarm,
+        32.. => Urgency::Warning,
+        _ => Urgency::None,
+    }
+}
+
+/// What posting costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gas {
+    /// Nothing, as on the embedded chain.
+    Free,
+    /// Something, or nobody knows.
+    Costs,
+}
+
+/// Whether revisions that wait are posted now: when it costs nothing, at once; else twice an epoch, so that the many
+/// revisions of a busy day are one. A steward looks at three quarters, so the first time is before.
+pub(crate) fn posts_now(elapsed: Elapsed, posted_in_epoch: bool, gas: Gas) -> bool {
+    match gas {
+        Gas::Free => true,
+        Gas::Costs => (elapsed.0 >= 40 && !posted_in_epoch) || elapsed.0 >= 60,
+    }
+}
+
+/// How long to wait before the chain is looked at again.
+pub(crate) fn pause(epoch_seconds: u32) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(20);
+    (Duration::from_secs(u64::from(epoch_seconds)) / 256).clamp(SHORTEST, LONGEST)
+}
+
+/// How long to wait after so many failures in a row.
+pub(crate) fn pause_after(failures: u32, epoch_seconds: u32) -> Duration {
+    let doubled = pause(epoch_seconds).saturating_mul(1 << failures.min(8));
+    // However long the epoch is, a proof is tried again many times in it.
+    doubled.min(Duration::from_secs(u64::from(epoch_seconds).div_ceil(32)).max(pause(epoch_seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Elapsed, Gas, Urgency, pause, pause_after, posts_now, urgency};
+    use seedbank_agreement::{Epoch, EpochClock};
+    use seedbank_formats::Timestamp;
+    use std::time::Duration;
+
+    const DAY: u32 = 86_400;
+
+    fn at(second: u64) -> Elapsed {
+        let clock = EpochClock { genesis: Timestamp(1_000), epoch_seconds: DAY };
+        Elapsed::at(&clock, Epoch(2), Timestamp(1_000 + 2 * u64::from(DAY) + second))
+    }
+
+    #[test]
+    fn operator_is_warned_at_half_and_alarmed_at_three_quarters_of_an_epoch() {
+        let day = u64::from(DAY);
+        assert_eq!(urgency(at(0)), Urgency::None);
+        assert_eq!(urgency(at(day / 2 - 1)), Urgency::None);
+        assert_eq!(urgency(at(day / 2)), Urgency::Warning);
+        assert_eq!(urgency(at(day * 3 / 4 - 1)), Urgency::Warning);
+        assert_eq!(urgency(at(day * 3 / 4)), Urgency::Alarm);
+        assert_eq!(urgency(at(10 * day)), Urgency::Alarm);
+    }
+
+    #[test]
+    fn revisions_are_posted_in_batches_before_the_epoch_ends() {
+        let day = u64::from(DAY);
+        assert!(posts_now(at(0), true, Gas::Free));
+        assert!(!posts_now(at(day / 2), false, Gas::Costs));
+        assert!(posts_now(at(day * 5 / 8), false, Gas::Costs), "before the steward looks");
+        assert!(!posts_now(at(day * 3 / 4), true, Gas::Costs));
+        assert!(posts_now(at(day * 15 / 16), true, Gas::Costs), "what came late");
+    }
+
+    #[test]
+    fn proof_is_tried_again_many_times_in_an_epoch() {
+        assert_eq!(pause(DAY), Duration::from_secs(20));
+        assert_eq!(pause(10), Duration::from_millis(200));
+        let mut sum = Duration::ZERO;
+        let tries = (0..).take_while(|failures| {
+            sum += pause_after(*failures, DAY);
+            sum < Duration::from_secs(u64::from(DAY))
+        });
+        assert!(tries.count() >= 32);
+        assert!(pause_after(30, 10) <= Duration::from_secs(1));
+    }
+}

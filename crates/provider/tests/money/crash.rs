@@ -1,0 +1,117 @@
+//! A provider that is killed the moment it has signed or taken something.
+
+use crate::support::{Caller, caller, client_key};
+use crate::world::{World, accepted, run, set, stored, until};
+use seedbank_agreement::{Amount, Typed};
+use seedbank_protocol::payment::{VoucherAnswer, VoucherReason};
+use seedbank_protocol::routes::Access;
+use seedbank_provider::{RunOptions, report};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const FOLDER: &str = "SEEDBANK_TEST_PAID_DAEMON";
+
+/// Not a test: what the others run in another process.
+#[test]
+#[ignore = "runs only as a process of other tests"]
+fn serve() {
+    let Some(dir) = std::env::var_os(FOLDER) else {
+        return;
+    };
+    let ready = |serving: seedbank_provider::Serving| println!("serving {}@{}", serving.key, serving.address);
+    run(async {
+        seedbank_provider::run(Path::new(&dir), RunOptions::default(), ready, std::future::pending())
+            .await
+            .unwrap();
+    });
+}
+
+/// A provider in a process of its own.
+struct Daemon {
+    child: Child,
+    client: Caller,
+}
+
+impl Daemon {
+    async fn start(world: &World) -> Daemon {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::serve", "--ignored", "--nocapture"])
+            .env(FOLDER, &world.dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut found = lines.filter_map(|line| Some(line.unwrap().split_once("serving ")?.1.to_owned()));
+        let client = caller(&client_key(), found.next().expect("the daemon lives").parse().unwrap());
+        until("the provider gives quotes", || async { client.client.quote(&client.peer).await.is_ok() })
+            .await;
+        Daemon { child, client }
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+#[test]
+fn what_was_signed_is_there_after_a_kill_before_the_answer() {
+    run(async {
+        let world = World::new("").await;
+        let mut daemon = Daemon::start(&world).await;
+        let (id, before) = world.agree(&daemon.client, &stored(1..3)).await;
+        let three = stored(1..4);
+        daemon.client.put(&three[2], Access::Owner).await.unwrap();
+        let request = world.revision(id, 0, (&before, &set(&three))).await;
+        let (client, peer) = (daemon.client.client.clone(), daemon.client.peer.clone());
+        let asked = request.clone();
+        let asking = tokio::spawn(async move { client.revise(&peer, &asked).await });
+        until("the books have it", || async {
+            report(&world.dir).unwrap().unwrap().agreements[0].sequence == 1
+        })
+        .await;
+        daemon.kill();
+        let first = asking.await.unwrap();
+
+        let mut daemon = Daemon::start(&world).await;
+        let ask = daemon.client.client.revise(&daemon.client.peer, &request);
+        let signature = accepted(ask.await.unwrap());
+        if let Ok(answer) = first {
+            assert_eq!(accepted(answer), signature, "what left before is what is kept");
+        }
+        let digest = request.revision.message.digest(&world.deployment.market_domain());
+        assert_eq!(seedbank_agreement::recover(&digest, &signature), Ok(world.payee));
+        let page = daemon.client.client.list_set(&daemon.client.peer, None, 10).await.unwrap();
+        assert_eq!((page.set.sequence, page.set.set_root), (1, set(&three).root()));
+        let epoch = world.next_epoch().await;
+        world.proven(epoch).await;
+
+        world.open_channel(5_000, 4_000).await;
+        let (client, peer) = (daemon.client.client.clone(), daemon.client.peer.clone());
+        let voucher = world.voucher(700);
+        let paying = tokio::spawn(async move { client.pay(&peer, &voucher).await });
+        until("the voucher is kept", || async {
+            let report = report(&world.dir).unwrap().unwrap();
+            !report.vouchers.is_empty() || !report.redemptions.is_empty()
+        })
+        .await;
+        daemon.kill();
+        let _answer = paying.await.unwrap();
+        let daemon = Daemon::start(&world).await;
+        let again = daemon.client.client.pay(&daemon.client.peer, &world.voucher(700)).await.unwrap();
+        let VoucherAnswer::Refused(refusal) = again else { panic!("it was taken before") };
+        assert_eq!((refusal.reason, refusal.cumulative), (VoucherReason::Stale, Amount(700)));
+        let more = daemon.client.client.pay(&daemon.client.peer, &world.voucher(701)).await.unwrap();
+        let VoucherAnswer::Accepted(standing) = more else { panic!("{more:?}") };
+        assert_eq!(standing.prepaid, Amount(701), "what was paid counts, answered or not");
+    });
+}

@@ -1,0 +1,326 @@
+//! A chain with contracts, a client with money, and a provider that is paid.
+
+use crate::support::{Caller, Provider, client_key, fragment, options, start_in};
+use bytes::Bytes;
+use seedbank_agreement::price::rate_per_epoch;
+use seedbank_agreement::{
+    Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision, Typed,
+    Voucher, WalletKey,
+};
+use seedbank_devchain::{ClockControl, Config, Node};
+use seedbank_formats::FragmentId;
+use seedbank_protocol::messages::{Prices, TokenUnits};
+use seedbank_protocol::payment::{
+    ProposalAnswer, ProposalRequest, RevisionAnswer, RevisionRequest, SetLeaf, VoucherRequest,
+};
+use seedbank_protocol::routes::Access;
+use seedbank_provider::{CONFIG_FILE, InitOptions, WALLET_FILE, create_wallet, init};
+use seedbank_settlement::{
+    Chain, ChainConfig, Deployment, EndpointPolicy, EndpointUrl, Outcome, SendPolicy, Settings, Wallet,
+    deploy,
+};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Long enough for what a test does in one, and short enough for the provider to look often.
+pub(crate) const EPOCH: u32 = 150;
+/// Units for a GiB and month: an epoch of a 300 KB fragment costs thousands of units.
+pub(crate) const RENT: u128 = 1_000_000_000_000;
+/// A unit for each KiB.
+pub(crate) const EGRESS: u128 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything that a test of money needs. The chain ends with the test's runtime.
+pub(crate) struct World {
+    _chain_dir: tempfile::TempDir,
+    pub(crate) rpc: String,
+    pub(crate) deployment: Deployment,
+    /// The client's money.
+    pub(crate) wallet: Wallet,
+    pub(crate) wallet_key: WalletKey,
+    _provider_dir: tempfile::TempDir,
+    pub(crate) dir: PathBuf,
+    pub(crate) payee: Address,
+}
+
+/// Runs a test. An EVM that is not optimised runs contracts deep in its stack, so threads have more than usual.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).thread_stack_size(16 << 20).enable_all().build().unwrap();
+    runtime.block_on(test);
+    runtime.shutdown_background();
+}
+
+/// Waits until something holds; says what it waited for if it does not come.
+pub(crate) async fn until<F>(what: &str, mut holds: impl FnMut() -> F)
+where
+    F: Future<Output = bool>,
+{
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited in vain until {what}");
+}
+
+impl World {
+    /// With more lines in the section `[chain]`.
+    pub(crate) async fn new(chain_lines: &str) -> World {
+        let chain_dir = tempfile::tempdir().unwrap();
+        let config = Config { clock: ClockControl::Test, block_time: None, ..Config::default() };
+        let node = Arc::new(Node::open(chain_dir.path(), config).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let rpc = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { node.serve(listener, std::future::pending()).await });
+
+        let url: EndpointUrl = rpc.parse().unwrap();
+        let wallet_key = WalletKey::from_secret(&[7; 32]).unwrap();
+        let genesis = now(&rpc).await;
+        let settings = Settings {
+            blocks_min: 1,
+            epoch_seconds: EPOCH,
+            challenges: 5,
+            notice_epochs: 2,
+            ..Settings::local(genesis)
+        };
+        let deployment = deploy(&url, &wallet_key, &settings, SendPolicy::local(), |_, _| ()).await.unwrap();
+        let config = ChainConfig {
+            endpoints: vec![url],
+            directory: deployment.directory,
+            chain_id: None,
+            policy: EndpointPolicy::default(),
+        };
+        let chain = Chain::connect(&config).await.unwrap();
+        let wallet = Wallet::start(chain, wallet_key.clone(), SendPolicy::local());
+        let (own, all) = (wallet.address(), Amount(1_000_000_000_000));
+        wallet.token().mint(own, all).await.unwrap();
+        wallet.token().allow(deployment.market, all).await.unwrap();
+        wallet.market().deposit(own, Amount(all.0 / 2)).await.unwrap();
+        wallet.token().allow(deployment.channels, all).await.unwrap();
+
+        let provider_dir = tempfile::tempdir().unwrap();
+        let dir = provider_dir.path().join("provider");
+        let prices =
+            Prices { storage_per_gib_month: TokenUnits(RENT), retrieval_per_gib: TokenUnits(EGRESS) };
+        init(&dir, &InitOptions { prices, ..options() }).unwrap();
+        let payee = create_wallet(&dir, WALLET_FILE).unwrap();
+        let path = dir.join(CONFIG_FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let section = format!(
+            "{text}\n[chain]\nrpc = [\"{rpc}\"]\ndirectory = \"{}\"\nstake = 100_000_000_000\nepochs_min = 3\nfaucet = true\n{chain_lines}\n",
+            deployment.directory
+        );
+        std::fs::write(&path, section).unwrap();
+        World {
+            _chain_dir: chain_dir,
+            rpc,
+            deployment,
+            wallet,
+            wallet_key,
+            _provider_dir: provider_dir,
+            dir,
+            payee,
+        }
+    }
+
+    /// Starts the provider, and waits until it has its place on the chain.
+    pub(crate) async fn start(&self) -> Provider {
+        let provider = start_in(&self.dir).await.unwrap();
+        let chain = self.wallet.chain();
+        until("the provider is registered", || async {
+            chain.registry().get(self.payee).await.unwrap().is_some_and(|entry| {
+                entry.identity(chain) == Some(provider.serving.key) && entry.stake.0 == 100_000_000_000
+            })
+        })
+        .await;
+        let client = provider.client();
+        until("the provider gives quotes", || async { client.client.quote(&client.peer).await.is_ok() })
+            .await;
+        provider
+    }
+
+    pub(crate) async fn epoch(&self) -> Epoch {
+        self.wallet.chain().head().await.unwrap().epoch.unwrap()
+    }
+
+    /// Lets the next epoch begin.
+    pub(crate) async fn next_epoch(&self) -> Epoch {
+        let now = now(&self.rpc).await;
+        let next = Epoch(self.epoch().await.0 + 1);
+        let begin = self.deployment.clock().begin(next).0;
+        self.pass(begin + 1 - now).await;
+        next
+    }
+
+    pub(crate) async fn pass(&self, seconds: u64) {
+        ask(&self.rpc, "evm_increaseTime", json!([seconds])).await;
+        ask(&self.rpc, "evm_mine", json!([])).await;
+    }
+
+    pub(crate) async fn proven(&self, epoch: Epoch) {
+        until(&format!("epoch {epoch} is proven"), || async {
+            self.wallet.chain().market().outcome(self.payee, epoch).await.unwrap() == Outcome::Proven
+        })
+        .await;
+    }
+
+    pub(crate) fn rate(&self, bytes: u64) -> Rate {
+        rate_per_epoch(bytes, Amount(RENT), EPOCH).unwrap()
+    }
+
+    /// The client's first offer, for a set.
+    pub(crate) async fn offer(&self, set: &FragmentSet, end: Epoch) -> ProposalRequest {
+        let rate = self.rate(set.total());
+        let now = self.epoch().await;
+        let proposal = Proposal {
+            client: self.wallet.address(),
+            provider: self.payee,
+            set_root: set.root(),
+            size: set.total(),
+            rate_per_epoch: rate,
+            end_epoch: end,
+            // Enough for ten times as much.
+            escrow: Amount(rate.over(end.0 - now.0).0 * 10),
+            retained_bytes: 0,
+            retained_until: Epoch(0),
+            accept_by: Epoch(now.0 + 1),
+            nonce: Nonce([9; 32]),
+        };
+        ProposalRequest {
+            proposal: proposal.sign(&self.deployment.market_domain(), &self.wallet_key),
+            binding: self.wallet.chain().binding(self.wallet.address()).sign(&client_key()),
+            added: leaves(set),
+        }
+    }
+
+    /// Makes an agreement about fragments that are stored first.
+    pub(crate) async fn agree(
+        &self,
+        client: &Caller,
+        stored: &[(FragmentId, Bytes)],
+    ) -> (AgreementId, FragmentSet) {
+        for fragment in stored {
+            client.put(fragment, Access::Owner).await.unwrap();
+        }
+        let set = set(stored);
+        let offer = self.offer(&set, Epoch(self.epoch().await.0 + 30)).await;
+        let propose = || async { client.client.propose(&client.peer, &offer).await.unwrap() };
+        until("the offer is decided", || async {
+            !matches!(propose().await, ProposalAnswer::Pending { .. })
+        })
+        .await;
+        let answer = propose().await;
+        let ProposalAnswer::Accepted { agreement, .. } = answer else { panic!("{answer:?}") };
+        (agreement, set)
+    }
+
+    /// New terms for a set, as the client would send them.
+    pub(crate) async fn revision(
+        &self,
+        id: AgreementId,
+        base: u32,
+        (before, after): (&FragmentSet, &FragmentSet),
+    ) -> RevisionRequest {
+        let on_chain = self.wallet.chain().market().get_agreement(id).await.unwrap().unwrap();
+        let revision = Revision {
+            agreement: id,
+            sequence: base + 1,
+            set_root: after.root(),
+            size: after.total(),
+            rate_per_epoch: self.rate(after.total()),
+            from_epoch: Epoch(self.epoch().await.0 + 1),
+            end_epoch: on_chain.latest().unwrap().end,
+            retained_bytes: 0,
+            retained_until: Epoch(0),
+        };
+        RevisionRequest {
+            base_sequence: base,
+            added: leaves(after)
+                .into_iter()
+                .filter(|leaf| {
+                    before.get(&leaf.fragment).is_none_or(|old| old.retain_until != leaf.retain_until)
+                })
+                .collect(),
+            removed: before
+                .fragments()
+                .iter()
+                .map(|leaf| leaf.id)
+                .filter(|id| after.get(id).is_none())
+                .collect(),
+            revision: revision.sign(&self.deployment.market_domain(), &self.wallet_key),
+        }
+    }
+
+    /// A voucher of the client's own lane.
+    pub(crate) fn voucher(&self, cumulative: u128) -> VoucherRequest {
+        let own = self.wallet.address();
+        let voucher = Voucher { payer: own, payee: self.payee, signer: own, cumulative: Amount(cumulative) };
+        VoucherRequest { voucher: voucher.sign(&self.deployment.channels_domain(), &self.wallet_key) }
+    }
+
+    /// The channel's deposit, and the lane's cap.
+    pub(crate) async fn open_channel(&self, deposit: u128, cap: u128) {
+        let own = self.wallet.address();
+        self.wallet.channels().deposit(own, self.payee, Amount(deposit)).await.unwrap();
+        self.wallet.channels().set_lane(self.payee, own, Amount(cap)).await.unwrap();
+    }
+}
+
+pub(crate) fn stored(seeds: std::ops::Range<u64>) -> Vec<(FragmentId, Bytes)> {
+    seeds.map(|seed| fragment(seed, 300_000)).collect()
+}
+
+pub(crate) fn set(stored: &[(FragmentId, Bytes)]) -> FragmentSet {
+    retained(stored, Epoch(0))
+}
+
+/// A set whose fragments are promised to be kept.
+pub(crate) fn retained(stored: &[(FragmentId, Bytes)], until: Epoch) -> FragmentSet {
+    let fragments = stored.iter().map(|(id, bytes)| Fragment {
+        id: *id,
+        length: u64::try_from(bytes.len()).unwrap(),
+        retain_until: until,
+    });
+    FragmentSet::new(fragments).unwrap()
+}
+
+fn leaves(set: &FragmentSet) -> Vec<SetLeaf> {
+    let leaf =
+        |leaf: &Fragment| SetLeaf { fragment: leaf.id, length: leaf.length, retain_until: leaf.retain_until };
+    set.fragments().iter().map(leaf).collect()
+}
+
+pub(crate) fn accepted(answer: RevisionAnswer) -> seedbank_agreement::Signature {
+    match answer {
+        RevisionAnswer::Accepted { signature } => signature,
+        RevisionAnswer::Refused(refusal) => panic!("{refusal:?}"),
+    }
+}
+
+async fn now(rpc: &str) -> u64 {
+    let block = ask(rpc, "eth_getBlockByNumber", json!(["latest", false])).await;
+    let text = block["timestamp"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    u64::from_str_radix(&text, 16).unwrap()
+}
+
+async fn ask(rpc: &str, method: &str, params: Value) -> Value {
+    let address = rpc.trim_start_matches("http://");
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let answer: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
+    assert!(answer.get("error").is_none(), "{method}: {answer}");
+    answer["result"].clone()
+}
