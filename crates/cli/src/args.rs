@@ -246,6 +246,24 @@ pub(crate) enum Provider {
         /// The provider's folder, or KEY@HOST:PORT.
         target: String,
     },
+    /// Enter the registry of providers, with the stake that the configuration says; `run` does it as well.
+    Register {
+        /// The provider's folder.
+        dir: PathBuf,
+    },
+    /// Collect what was earned.
+    Withdraw {
+        /// The provider's folder.
+        dir: PathBuf,
+        /// To whom; the provider's own wallet if nothing is said.
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Leave in order: no new agreements, notice of those that run, and the stake when none is left.
+    Exit {
+        /// The provider's folder.
+        dir: PathBuf,
+    },
     /// Allow this home's datasets to be placed on a provider.
     Add {
         /// KEY@HOST:PORT, as `provider status` prints it.
@@ -286,6 +304,18 @@ pub(crate) struct ProviderInit {
     /// Accept clients that are not listed in the configuration.
     #[arg(long)]
     pub(crate) open: bool,
+    /// JSON-RPC endpoint of the chain on which it is paid; several in order of preference.
+    #[arg(long, requires = "directory")]
+    pub(crate) rpc: Vec<String>,
+    /// Address of the contracts' directory on that chain.
+    #[arg(long, requires = "rpc")]
+    pub(crate) directory: Option<String>,
+    /// What to stake, in token units: it must cover some epochs' pay of all agreements.
+    #[arg(long, default_value = "0", requires = "directory")]
+    pub(crate) stake: String,
+    /// Take the stake from a test token's own mint, on a local network.
+    #[arg(long, requires = "directory")]
+    pub(crate) faucet: bool,
 }
 
 /// `seedbank steward`.

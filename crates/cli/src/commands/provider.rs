@@ -1,5 +1,7 @@
 //! `seedbank provider`: run one, or say which ones this home may use.
 
+mod money;
+
 use crate::app::App;
 use crate::args::{Provider as Command, ProviderInit};
 use crate::keystore::ProviderAddress;
@@ -20,6 +22,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Init(options) => init(app, &options),
         Command::Run { dir, with_parent } => serve(app, &dir, with_parent).await,
         Command::Status { target } => status(app, &target).await,
+        Command::Register { dir } => money::register(app, &dir).await,
+        Command::Withdraw { dir, to } => money::withdraw(app, &dir, to.as_deref()).await,
+        Command::Exit { dir } => money::exit(app, &dir).await,
         Command::Add { address } => add(app, &address).await,
         Command::Ls => list(app),
         Command::Rm { key } => remove(app, &key),
@@ -30,6 +35,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
 struct Prepared {
     key: PublicKey,
     dir: PathBuf,
+    /// The wallet that is paid, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wallet: Option<String>,
 }
 
 fn init(app: &App, options: &ProviderInit) -> anyhow::Result<()> {
@@ -48,13 +56,19 @@ fn init(app: &App, options: &ProviderInit) -> anyhow::Result<()> {
         operator: options.operator.clone(),
         prices,
         strangers,
+        chain: money::init_chain(options)?,
         ..InitOptions::default()
     };
     let report = seedbank_provider::init(&options.dir, &init)?;
-    let prepared = Prepared { key: report.key, dir: report.dir };
+    let wallet = report.wallet.map(|wallet| wallet.to_string());
+    let prepared = Prepared { key: report.key, dir: report.dir, wallet };
     app.output.data(&prepared, |prepared| {
+        let paid = match &prepared.wallet {
+            Some(wallet) => format!("it is paid as {wallet}: send it the stake and some coin for gas\n"),
+            None => String::new(),
+        };
         format!(
-            "provider {} is prepared in {dir}\nedit {dir}/provider.toml, then start it with `seedbank provider run {dir}`",
+            "provider {} is prepared in {dir}\n{paid}edit {dir}/provider.toml, then start it with `seedbank provider run {dir}`",
             prepared.key,
             dir = prepared.dir.display()
         )
@@ -83,9 +97,18 @@ async fn serve(app: &App, dir: &Path, with_parent: bool) -> anyhow::Result<()> {
 }
 
 #[derive(Serialize)]
+struct Own {
+    #[serde(flatten)]
+    report: seedbank_provider::StatusReport,
+    /// What it earned and lost, if it is paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    money: Option<seedbank_provider::MoneyReport>,
+}
+
+#[derive(Serialize)]
 #[serde(untagged)]
 enum Told {
-    Own(Box<seedbank_provider::StatusReport>),
+    Own(Box<Own>),
     Other(Box<Hello>),
 }
 
@@ -99,8 +122,12 @@ async fn status(app: &App, target: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     let report = seedbank_provider::status(Path::new(target))?;
-    let text = status_text(&report);
-    app.output.data(&Told::Own(Box::new(report)), |_| text)?;
+    let money = seedbank_provider::report(Path::new(target))?;
+    let mut text = status_text(&report);
+    if let Some(money) = &money {
+        text.push_str(&money::text(money));
+    }
+    app.output.data(&Told::Own(Box::new(Own { report, money })), |_| text)?;
     Ok(())
 }
 
