@@ -114,6 +114,15 @@ pub(crate) struct Up {
     /// First TCP port of the providers; 0 lets the system choose.
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
+    /// Pay nobody: no chain, no contracts, no proofs.
+    #[arg(long)]
+    pub(crate) no_chain: bool,
+    /// Port of the chain's JSON-RPC when it is made; 0 lets the system choose. It stays the same afterwards.
+    #[arg(long, default_value_t = 0, conflicts_with = "no_chain")]
+    pub(crate) chain_port: u16,
+    /// Length of an epoch, in seconds, of a chain that is made: pay is proven once in each.
+    #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u32).range(60..=604_800), conflicts_with = "no_chain")]
+    pub(crate) epoch_seconds: u32,
 }
 
 /// `seedbank dataset`.

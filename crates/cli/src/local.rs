@@ -5,6 +5,7 @@
 //! only while its command line still names our folder, so a recycled process id is never hit.
 
 use crate::keystore::{PASSPHRASE_VARIABLE, replace_private};
+use crate::local_chain::CHAIN;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -124,7 +125,7 @@ impl Network {
 
     /// The providers, in order.
     pub(crate) fn providers(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().filter(|process| process.name != STEWARD)
+        self.processes.iter().filter(|process| process.name != STEWARD && process.name != CHAIN)
     }
 
     /// Asks every process to stop, the steward first, waits, and kills what is left. True if all stopped by themselves.

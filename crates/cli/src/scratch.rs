@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::commands::network::start;
 use crate::home::Home;
 use crate::local::{Lifetime, Running};
+use crate::local_chain::Plan;
 use anyhow::Context;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -31,10 +32,16 @@ impl Scratch {
         Ok(Scratch { base, running: None })
     }
 
-    /// Starts a network in a home of its own and gives the program for that home.
-    pub(crate) fn start(&mut self, app: &App, providers: u16, lifetime: Lifetime) -> anyhow::Result<App> {
+    /// Starts a network in a home of its own, paid if there is a plan for a chain, and gives the program for that home.
+    pub(crate) async fn start(
+        &mut self,
+        app: &App,
+        providers: u16,
+        chain: Option<Plan>,
+        lifetime: Lifetime,
+    ) -> anyhow::Result<App> {
         let inner = app.at(Home::resolve(Some(&self.base.join("home")), None)?);
-        self.running = Some(start(&inner, providers, 0, lifetime)?);
+        self.running = Some(start(&inner, providers, 0, chain, lifetime).await?);
         Ok(inner)
     }
 

@@ -88,6 +88,7 @@ pub(crate) mod token {
             function name() external view returns (string);
             function symbol() external view returns (string);
             function decimals() external view returns (uint8);
+            function totalSupply() external view returns (uint256);
             function balanceOf(address account) external view returns (uint256);
             function allowance(address owner, address spender) external view returns (uint256);
             function approve(address spender, uint256 amount) external returns (bool);

@@ -40,6 +40,14 @@ impl TokenReads<'_> {
         self.0.read(self.0.deployment().token, call).await.map(amount)
     }
 
+    /// All units that there are.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn total_supply(self) -> Result<Amount, ReadError> {
+        self.0.read(self.0.deployment().token, Token::totalSupplyCall {}).await.map(amount)
+    }
+
     /// What `spender` may take of an account's.
     ///
     /// # Errors

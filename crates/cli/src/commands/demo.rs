@@ -3,18 +3,23 @@
 //! Real processes, a real network between them, real files. It makes one folder under the system's temporary folder and
 //! removes it, unless it is asked to keep it; the data that it is given is only read.
 
+mod chain_clock;
 mod damage;
 mod edit;
+mod ledger;
+mod money;
 
 use crate::app::App;
 use crate::args::Demo;
 use crate::commands::dataset::{Found, NewDataset, found, pull_version, push_folder, verify_version};
 use crate::local::{Lifetime, Running};
+use crate::local_chain::{Clock, LocalChain, Plan};
 use crate::output::{Align, bytes, count, duration, table};
 use crate::scratch::Scratch;
 use crate::source::{Opened, open};
 use crate::target::Target;
 use anyhow::{Context, bail};
+use ledger::Ledger;
 use seedbank_client::glob::Filter;
 use seedbank_client::push::{PushOptions, PushReport, Rehash};
 use seedbank_client::restore::Overwrite;
@@ -26,6 +31,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const DATASET: &str = "field-notes";
+
+/// Short, so that providers look for the next epoch several times a second.
+const EPOCH_SECONDS: u32 = 60;
 
 /// Where the dataset that ships with the repository lies, beside the working folder or the build.
 const SHIPPED: &str = "demo-data/field-notes";
@@ -44,6 +52,7 @@ struct Story {
     liars_named: Vec<Found>,
     decoded_ranges: u64,
     verified: bool,
+    ledger: Option<Ledger>,
     seconds: f64,
     kept: Option<PathBuf>,
 }
@@ -64,11 +73,12 @@ pub(crate) async fn run(app: &App, options: &Demo) -> anyhow::Result<()> {
     line(
         app,
         &format!(
-            "Starting {} provider processes and one steward process, with throw-away keys that have no passphrase.",
+            "Starting a chain, {} provider processes and one steward process, with throw-away keys that have no passphrase.",
             options.providers
         ),
     );
-    let inner = scratch.start(app, options.providers, lifetime)?;
+    let plan = Plan { port: 0, epoch_seconds: EPOCH_SECONDS, clock: Clock::Moved };
+    let inner = scratch.start(app, options.providers, Some(plan), lifetime).await?;
     let base = scratch.path("");
     let mut story = act(app, &inner, options, &data, &base, scratch.running_mut()?).await?;
     // What goes wrong before this, or an interruption, leaves nothing: nobody has been told where it is.
@@ -81,6 +91,11 @@ pub(crate) async fn run(app: &App, options: &Demo) -> anyhow::Result<()> {
     app.output.data(&story, story_text)?;
     if !story.verified {
         bail!("what was read back is not what was stored");
+    }
+    if let Some(ledger) = &story.ledger
+        && ledger.made != ledger.held()
+    {
+        bail!("tokens appeared or vanished");
     }
     Ok(())
 }
@@ -159,6 +174,10 @@ async fn act(
         let evidence = if liar.signed { "over its own signature" } else { "without a signed word" };
         line(app, &format!("  {name} gave wrong bytes and was found out: {} {evidence}.", liar.verdict));
     }
+    let ledger = match LocalChain::load(&inner.home.network_dir())? {
+        Some(chain) => Some(money::act(app, inner, running, &chain, &lost, damaged.as_deref()).await?),
+        None => None,
+    };
     let holders: BTreeSet<PublicKey> = first.holders.iter().chain(&second.holders).copied().collect();
     Ok(Story {
         files: first.counts.files_read,
@@ -172,6 +191,7 @@ async fn act(
         liars_named,
         decoded_ranges: one.decoded + two.decoded,
         verified: one.same && two.same,
+        ledger,
         seconds: 0.0,
         kept: None,
     })
@@ -295,6 +315,10 @@ fn story_text(story: &Story) -> String {
     rows.push(row("verified", if story.verified { "every byte of both versions" } else { "NO" }.to_owned()));
     rows.push(row("took", duration(std::time::Duration::from_secs_f64(story.seconds))));
     let mut text = format!("\n{}", table(&[("result", Align::Left), ("", Align::Left)], &rows));
+    if let Some(ledger) = &story.ledger {
+        text.push('\n');
+        text.push_str(&ledger.text());
+    }
     if let Some(kept) = &story.kept {
         text.push_str(&format!(
             "\nThe network runs on. To use it:\n  export SEEDBANK_HOME={home}\n  seedbank dataset ls\n  seedbank down\n\

@@ -2,31 +2,52 @@
 
 use crate::app::App;
 use crate::args::Up;
+use crate::chain_config::{Budget, ChainConfig, ChainSection};
 use crate::commands::key::{self, Protect};
 use crate::keystore::{KeyRing, Phrase, Protection};
 use crate::local::{Lifetime, Network, Running, STEWARD, Starting};
+use crate::local_chain::{self, Clock, LocalChain, Plan};
 use crate::output::{Align, table};
 use crate::stop::stop_signal;
 use anyhow::{Context, bail};
+use seedbank_agreement::Amount;
 use seedbank_catalog::Books;
 use seedbank_catalog::records::ProviderProfile;
 use seedbank_formats::PublicKey;
+use seedbank_protocol::messages::{Prices, TokenUnits};
 use seedbank_provider::{ByteSize, InitOptions};
 use seedbank_steward::open_books;
 use serde::Serialize;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 /// What each provider of a local network offers.
 const LOCAL_CAPACITY: ByteSize = ByteSize(1 << 40);
+
+/// The units of one token of a local network.
+const TOKEN: u128 = 1_000_000_000_000_000_000;
+
+/// What each provider of a local network asks for: a token for a GiB and month, a tenth of one for a GiB read.
+const LOCAL_PRICES: Prices =
+    Prices { storage_per_gib_month: TokenUnits(TOKEN), retrieval_per_gib: TokenUnits(TOKEN / 10) };
+
+/// What each provider of a local network stakes: enough for the rent of all that it may hold.
+const LOCAL_STAKE: u128 = 1_000 * TOKEN;
 
 /// Local providers claim one of so many sites in turn, so that rules about regions have something to do.
 const REGIONS: [&str; 4] = ["north", "east", "south", "west"];
 
 pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
     let lifetime = if options.detach { Lifetime::Detached } else { Lifetime::WithParent };
-    let running = start(app, options.providers, options.port, lifetime)?;
+    let chain = (!options.no_chain).then_some(Plan {
+        port: options.chain_port,
+        epoch_seconds: options.epoch_seconds,
+        clock: Clock::Wall,
+    });
+    let running = start(app, options.providers, options.port, chain, lifetime).await?;
     // Before anybody is told that it runs, and so may want it to stop.
     let stop = stop_signal()?;
     app.output.data(&running.network, |network| network_text(app, network))?;
@@ -40,8 +61,15 @@ pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
     running.stop()
 }
 
-/// Starts providers and steward under this home.
-pub(crate) fn start(app: &App, providers: u16, port: u16, lifetime: Lifetime) -> anyhow::Result<Running> {
+/// Starts providers and steward under this home, and before them a chain, if they are to be paid. A network that has a
+/// chain keeps it.
+pub(crate) async fn start(
+    app: &App,
+    providers: u16,
+    port: u16,
+    chain: Option<Plan>,
+    lifetime: Lifetime,
+) -> anyhow::Result<Running> {
     app.home.create()?;
     let dir = app.home.network_dir();
     DirBuilder::new()
@@ -60,6 +88,15 @@ pub(crate) fn start(app: &App, providers: u16, port: u16, lifetime: Lifetime) ->
     let ring = keys(app)?;
     let owner = ring.identity().public();
     let mut starting = Starting::new(&dir, lifetime);
+    let clock = chain.map_or(Clock::Wall, |plan| plan.clock);
+    let kept = LocalChain::load(&dir)?.map(|_| Plan { port: 0, epoch_seconds: 0, clock });
+    let chain = match chain.or(kept) {
+        Some(plan) => Some(local_chain::start(&mut starting, &dir, plan).await?),
+        None => None,
+    };
+    if let Some(chain) = &chain {
+        pay_on(app, chain)?;
+    }
     let mut profiles = Vec::new();
     for number in 1..=providers {
         let name = format!("provider-{number}");
@@ -77,9 +114,13 @@ pub(crate) fn start(app: &App, providers: u16, port: u16, lifetime: Lifetime) ->
                 region: region.clone(),
                 operator: Some(operator.clone()),
                 clients: vec![(owner, LOCAL_CAPACITY)],
+                prices: chain.as_ref().map(|_| LOCAL_PRICES).unwrap_or_default(),
                 ..InitOptions::default()
             };
             seedbank_provider::init(&folder, &init)?;
+            if let Some(chain) = &chain {
+                earn_on(&folder, chain, clock)?;
+            }
         }
         let path = folder.to_str().context("the home's path is not UTF-8")?;
         let serving = starting.start(&name, &folder, &["provider", "run", path])?;
@@ -107,6 +148,44 @@ pub(crate) fn start(app: &App, providers: u16, port: u16, lifetime: Lifetime) ->
     }
     starting.start(STEWARD, app.home.root(), &args)?;
     starting.finish()
+}
+
+/// Tells this home that it pays on `chain`, unless its owner has decided about that already.
+fn pay_on(app: &App, chain: &LocalChain) -> anyhow::Result<()> {
+    let path = app.home.chain_file();
+    if ChainConfig::load(&path)?.is_some() {
+        return Ok(());
+    }
+    let config = ChainConfig {
+        chain: ChainSection { rpc: vec![chain.url()], directory: chain.directory },
+        budget: Budget {
+            rent_per_gib_month_max: Amount(2 * LOCAL_PRICES.storage_per_gib_month.0),
+            egress_per_gib_max: Amount(2 * LOCAL_PRICES.retrieval_per_gib.0),
+            per_month: Amount(10_000 * TOKEN),
+            ..Budget::default()
+        },
+    };
+    config.save(&path)?;
+    Ok(())
+}
+
+/// Tells a provider, whose folder was just prepared, that it is paid on `chain`, where tokens come from a faucet.
+fn earn_on(folder: &Path, chain: &LocalChain, clock: Clock) -> anyhow::Result<()> {
+    seedbank_provider::create_wallet(folder, seedbank_provider::WALLET_FILE)?;
+    let path = folder.join(seedbank_provider::CONFIG_FILE);
+    let mut file =
+        OpenOptions::new().append(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
+    // Where weeks pass in seconds, the little that is read in them is to be paid, too.
+    let credit = match clock {
+        Clock::Wall => "",
+        Clock::Moved => "[chain.credit]\nper_key = \"16KiB\"\n[chain.redeem]\nevery_s = 1\n",
+    };
+    let section = format!(
+        "\n[chain]\nrpc = [\"{}\"]\ndirectory = \"{}\"\nstake = \"{LOCAL_STAKE}\"\nfaucet = true\n{credit}",
+        chain.url(),
+        chain.directory
+    );
+    file.write_all(section.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 /// This home's keys; a local network makes throw-away ones when there are none.

@@ -135,7 +135,7 @@ fn metadata_tells_each_command_of_each_tree() {
 fn network_is_measured_by_provider_and_left_as_it_was() {
     let sandbox = Sandbox::new();
     let home = sandbox.home("home");
-    home.seedbank("up --detach --providers 4").succeeds();
+    home.seedbank("up --no-chain --detach --providers 4").succeeds();
     let data = sandbox.path("data");
     std::fs::write(&data, vec![7; 100_000]).unwrap();
     home.seedbank("dataset push mine").arg(&data).succeeds();
@@ -166,7 +166,7 @@ fn network_is_measured_by_provider_and_left_as_it_was() {
 fn stream_comes_back_as_the_file_that_it_was_named() {
     let sandbox = Sandbox::new();
     let home = sandbox.home("home");
-    home.seedbank("up --detach --providers 4").succeeds();
+    home.seedbank("up --no-chain --detach --providers 4").succeeds();
     let data: Vec<u8> = (0..3_000_000u64).map(|index| u8::try_from(index * index % 251).unwrap()).collect();
     let file = sandbox.path("data");
     std::fs::write(&file, &data).unwrap();

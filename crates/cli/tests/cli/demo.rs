@@ -37,7 +37,29 @@ fn check_story(story: &Value) {
     let fresh = |at: usize| number_of(&versions[at]["new_bytes"]);
     assert!(fresh(1) * 5 < fresh(0), "a few changed rows are little: {story}");
     assert!(number_of(&versions[0]["stored_bytes"]) > fresh(0), "{story}");
+    check_ledger(&story["ledger"]);
     assert!(number_of(&story["files"]) >= 10 && number_of(&story["bytes"]) > 1_000_000, "{story}");
+}
+
+/// Whoever kept its data was paid for ten epochs, whoever did not for none; no token appeared or vanished.
+fn check_ledger(ledger: &Value) {
+    let units = |value: &Value| text_of(value).parse::<u128>().expect("an amount");
+    let providers = list_of(&ledger["providers"]);
+    assert!(providers.len() >= 5, "{ledger}");
+    for provider in providers {
+        let (proven, missed) = (number_of(&provider["proven"]), number_of(&provider["missed"]));
+        let (rent, slashed) = (units(&provider["rent"]), units(&provider["slashed"]));
+        match text_of(&provider["fate"]) {
+            "honest" => assert!(proven == 10 && missed == 0 && rent > 0 && slashed == 0, "{provider}"),
+            _ => assert!(proven == 0 && missed > 0 && rent == 0 && slashed > 0, "{provider}"),
+        }
+    }
+    let refused: Vec<&str> = list_of(&ledger["refused"]).iter().map(|row| text_of(&row["attempt"])).collect();
+    for attempt in ["claims rent", "one voucher twice", "withdraws escrow", "empties a channel"] {
+        assert!(refused.iter().any(|refused| refused.contains(attempt)), "{attempt}: {ledger}");
+    }
+    let held: u128 = list_of(&ledger["holdings"]).iter().map(|holding| units(&holding["units"])).sum();
+    assert_eq!(held, units(&ledger["made"]), "{ledger}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod interrupted;
 mod losses;
 mod million;
 mod network;
+mod paid;
 mod program;
 mod recovery;
 mod round_trip;

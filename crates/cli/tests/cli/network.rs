@@ -129,7 +129,7 @@ impl Network {
     /// Starts a network in the home `home` of this sandbox.
     pub(crate) fn up_in(sandbox: Sandbox, count: usize) -> Network {
         let home = sandbox.home("home");
-        let told = home.seedbank("up --detach --quiet --providers").arg(count.to_string()).json();
+        let told = home.seedbank("up --no-chain --detach --quiet --providers").arg(count.to_string()).json();
         let (providers, steward) = Network::processes_of(&told);
         assert_eq!(providers.len(), count, "{told}");
         Network { providers, steward, sandbox, home, client: Surroundings::default() }
@@ -151,6 +151,7 @@ impl Network {
                 (text_of(&process["name"]).to_owned(), one)
             })
             .collect();
+        processes.retain(|(name, _)| name != "chain");
         let steward = processes.pop_if(|(name, _)| name == "steward").map(|(_, steward)| steward);
         let numbered = |(at, (name, _)): (usize, &(String, Process))| *name == format!("provider-{}", at + 1);
         assert!(processes.iter().enumerate().all(numbered), "providers come in order: {told}");

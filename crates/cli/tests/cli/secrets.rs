@@ -218,7 +218,7 @@ fn providers_know_no_passphrase_and_no_process_leaves_a_core_file() {
     let passphrase = "correct horse battery staple 4711";
     let with_variable = |words: &str| home.seedbank(words).env("SEEDBANK_PASSPHRASE", passphrase);
     with_variable("key init --quiet --phrase-out").arg(sandbox.path("phrase")).succeeds();
-    let up = with_variable("up --detach --quiet --providers 2").json();
+    let up = with_variable("up --no-chain --detach --quiet --providers 2").json();
     let (providers, _) = Network::processes_of(&up);
     assert_eq!(providers.len(), 2);
     for provider in providers {
@@ -240,7 +240,7 @@ fn files_are_for_their_owner_alone_whatever_the_umask() {
     let careless = Surroundings::through(&["sh", "-c", "umask 0; exec \"$0\" \"$@\""]);
     let open = |words: &str| home.seedbank(words).within(&careless);
     open("key init --insecure-no-passphrase --quiet --phrase-out").arg(sandbox.path("phrase")).succeeds();
-    open("up --detach --quiet --providers 2").succeeds();
+    open("up --no-chain --detach --quiet --providers 2").succeeds();
     let tree = sandbox.path("tree");
     write_specimen(&tree, 72);
     open("dataset push notes").arg(&tree).succeeds();

@@ -110,7 +110,7 @@ struct Measurements {
 
 async fn measure(app: &App, plan: &Plan, scratch: &mut Scratch) -> anyhow::Result<Measurements> {
     say(app, &format!("{} provider processes", plan.providers));
-    let mut inner = scratch.start(app, plan.providers, Lifetime::WithParent)?;
+    let mut inner = scratch.start(app, plan.providers, None, Lifetime::WithParent).await?;
     inner.output = Output::new(app.output.format(), Talk::Quiet);
     let meter = Meter::of(&scratch.running()?.network);
     let (folder, small) = (scratch.path(LARGE), scratch.path(SMALL));

@@ -81,7 +81,7 @@ pub(crate) async fn run(app: &App, sizes: &[u64], providers: u16) -> anyhow::Res
 async fn through(app: &App, size: u64, providers: u16) -> anyhow::Result<Run> {
     say(app, &format!("a stream of {}", bytes(size)));
     let mut scratch = Scratch::make("memory")?;
-    let inner = scratch.start(app, providers, Lifetime::WithParent)?;
+    let inner = scratch.start(app, providers, None, Lifetime::WithParent).await?;
     let meter = Meter::of(&scratch.running()?.network);
     let args = ["dataset", "push", NAME, "-"].map(OsStr::new);
     let ends = Ends { input: Stdio::piped(), output: Stdio::null() };

@@ -95,7 +95,7 @@ pub(crate) async fn run(app: &App, plan: &Plan) -> anyhow::Result<()> {
         Kind { name: "one-folder", files: plan.names, per_folder: u32::MAX, file_bytes: 0, pulled: false },
     ];
     let mut scratch = Scratch::make("metadata")?;
-    let inner = scratch.start(app, plan.providers, Lifetime::WithParent)?;
+    let inner = scratch.start(app, plan.providers, None, Lifetime::WithParent).await?;
     let meter = Meter::of(&scratch.running()?.network);
     let mut trees = Vec::new();
     for kind in kinds.iter().filter(|kind| kind.files > 0) {

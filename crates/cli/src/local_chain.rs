@@ -1,0 +1,122 @@
+//! The chain of a local network: one process that makes blocks, and the contracts on it.
+//!
+//! The contracts are deployed once, by a key that is thrown away, and pay with a test token that anyone may make. What was
+//! deployed is remembered beside `network.json`, with the chain's port: it is the same at every start, because providers
+//! and this home have it in their configuration.
+
+use crate::keystore::replace_private;
+use crate::local::Starting;
+use anyhow::{Context, ensure};
+use seedbank_agreement::Address;
+use seedbank_agreement::wallet::WalletKey;
+use seedbank_settlement::{EndpointUrl, SendPolicy, Settings, deploy};
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The chain's name among the processes.
+pub(crate) const CHAIN: &str = "chain";
+
+/// What is remembered of the chain, in the network's folder.
+const REMEMBERED: &str = "chain.json";
+
+/// How time passes on the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// With the wall clock.
+    Wall,
+    /// As whoever asks the chain wants it: weeks in seconds.
+    Moved,
+}
+
+/// How the chain is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The port of its JSON-RPC when it is made; 0 lets the system choose.
+    pub(crate) port: u16,
+    /// Length of an epoch.
+    pub(crate) epoch_seconds: u32,
+    /// How its time passes.
+    pub(crate) clock: Clock,
+}
+
+/// A chain that serves, with contracts on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LocalChain {
+    /// Its JSON-RPC.
+    pub(crate) address: SocketAddr,
+    /// The contract that lists all others.
+    pub(crate) directory: Address,
+}
+
+impl LocalChain {
+    /// Where its JSON-RPC is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The chain of a network's folder, if it has one.
+    pub(crate) fn load(dir: &Path) -> anyhow::Result<Option<LocalChain>> {
+        let path = dir.join(REMEMBERED);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
+                format!("{} is damaged; remove the network's folder and start again", path.display())
+            })?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+}
+
+/// Starts the chain of a network's folder, and makes it with its contracts when there is none.
+pub(crate) async fn start(starting: &mut Starting, dir: &Path, plan: Plan) -> anyhow::Result<LocalChain> {
+    let known = LocalChain::load(dir)?;
+    let port = known.as_ref().map_or(plan.port, |chain| chain.address.port());
+    let folder = dir.join(CHAIN);
+    let path = folder.to_str().context("the home's path is not UTF-8")?;
+    let listen = format!("127.0.0.1:{port}");
+    let mut args = vec!["chain", "run", "--dir", path, "--listen", &listen];
+    if plan.clock == Clock::Moved {
+        args.push("--test-clock");
+    }
+    let serving = starting.start(CHAIN, &folder, &args)?;
+    let address: SocketAddr = serving.address.parse().context("the chain's own address")?;
+    if let Some(chain) = known {
+        ensure!(chain.address == address, "the chain serves on {address}, not on {}", chain.address);
+        return Ok(chain);
+    }
+    let url: EndpointUrl = format!("http://{address}").parse()?;
+    let deployment = deploy(&url, &throw_away_key()?, &settings(plan)?, SendPolicy::local(), |_, _| ()).await;
+    let directory = deployment.context("deploying the contracts")?.directory;
+    let chain = LocalChain { address, directory };
+    replace_private(&dir.join(REMEMBERED), &serde_json::to_vec_pretty(&chain)?)
+        .context("remembering the chain")?;
+    Ok(chain)
+}
+
+/// A key that is not kept: what is deployed with it has no owner.
+pub(crate) fn throw_away_key() -> anyhow::Result<WalletKey> {
+    loop {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+        // One number in 2^128 is none.
+        if let Ok(key) = WalletKey::from_secret(&secret) {
+            return Ok(key);
+        }
+    }
+}
+
+fn settings(plan: Plan) -> anyhow::Result<Settings> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
+    let mut settings = Settings::local(now);
+    settings.epoch_seconds = plan.epoch_seconds;
+    settings.blocks_min = match plan.clock {
+        // Half of the empty blocks that an epoch has anyway.
+        Clock::Wall => plan.epoch_seconds / 120,
+        // Time that jumps makes no blocks on its way.
+        Clock::Moved => 1,
+    };
+    Ok(settings)
+}
