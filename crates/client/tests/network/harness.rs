@@ -25,8 +25,10 @@ use seedbank_formats::policy::Policy;
 use seedbank_formats::seal::Compression;
 use seedbank_formats::tree::Entry;
 use seedbank_formats::{FragmentId, PublicKey, SegmentNumber, Timestamp, VersionId};
-use seedbank_protocol::messages::ClaimState;
-use seedbank_provider::{ByteSize, InitOptions, RunError, RunOptions, init, run};
+use seedbank_protocol::messages::{ClaimState, Prices};
+use seedbank_provider::{
+    ByteSize, CONFIG_FILE, InitOptions, RunError, RunOptions, WALLET_FILE, create_wallet, init, run,
+};
 use seedbank_transport::{ClientLimits, Identity, PeerAddress, ProviderClient, TcpDial};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -61,11 +63,13 @@ pub(crate) struct Kind {
     pub(crate) capacity: u64,
     pub(crate) quota: u64,
     pub(crate) operator: Option<String>,
+    /// What it asks, and its section about the chain on which it is paid.
+    pub(crate) paid: Option<(Prices, String)>,
 }
 
 impl Default for Kind {
     fn default() -> Kind {
-        Kind { capacity: 4 << 30, quota: 4 << 30, operator: None }
+        Kind { capacity: 4 << 30, quota: 4 << 30, operator: None, paid: None }
     }
 }
 
@@ -73,7 +77,7 @@ impl Default for Kind {
 pub(crate) struct Provider {
     pub(crate) key: PublicKey,
     way: watch::Sender<Way>,
-    _stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
     _running: JoinHandle<Result<(), RunError>>,
     _gate: JoinHandle<()>,
 }
@@ -81,6 +85,12 @@ pub(crate) struct Provider {
 impl Provider {
     pub(crate) fn set(&self, way: Way) {
         self.way.send_replace(way);
+    }
+
+    /// Ends it for good.
+    pub(crate) fn end(&mut self) {
+        self.set(Way::Closed);
+        drop(self.stop.take());
     }
 
     pub(crate) fn way(&self) -> watch::Sender<Way> {
@@ -98,13 +108,24 @@ async fn start(folder: &Path, nth: usize, kind: Kind) -> (Provider, ProviderProf
         reserve: ByteSize(1 << 20),
         operator: Some(operator.clone()),
         clients: vec![(owner().public(), ByteSize(kind.quota))],
+        prices: kind.paid.as_ref().map_or_else(Prices::default, |(prices, _)| *prices),
         ..InitOptions::default()
     };
+    let section = kind.paid.map(|(_, section)| section);
     let (ready, serving) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(async move {
         let prepared = dir.clone();
-        tokio::task::spawn_blocking(move || init(&prepared, &options).unwrap()).await.unwrap();
+        let prepare = move || {
+            init(&prepared, &options).unwrap();
+            if let Some(section) = section {
+                create_wallet(&prepared, WALLET_FILE).unwrap();
+                let config = prepared.join(CONFIG_FILE);
+                let text = std::fs::read_to_string(&config).unwrap();
+                std::fs::write(&config, format!("{text}\n{section}")).unwrap();
+            }
+        };
+        tokio::task::spawn_blocking(prepare).await.unwrap();
         let on_ready = |serving| ready.send(serving).unwrap();
         run(&dir, RunOptions::default(), on_ready, async {
             let _told = stopped.await;
@@ -125,7 +146,7 @@ async fn start(folder: &Path, nth: usize, kind: Kind) -> (Provider, ProviderProf
         free_bytes: kind.capacity,
         accepting: true,
     };
-    (Provider { key: serving.key, way, _stop: stop, _running: running, _gate: gate }, profile)
+    (Provider { key: serving.key, way, stop: Some(stop), _running: running, _gate: gate }, profile)
 }
 
 /// Forwards connections as `way` says.
