@@ -23,8 +23,12 @@ const LOCK: &str = "catalog.lock";
 const APPLICATION_ID: i32 = 0x5342_4341;
 
 /// Entry `i` brings schema `i` to `i + 1`. Entries are never changed once released.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// A tool that looks at the database may hold it for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

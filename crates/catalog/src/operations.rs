@@ -5,9 +5,9 @@ use crate::error::CatalogError;
 use crate::records::{
     Agreement, AgreementState, Change, Collected, Commit, CommitBase, Contact, Dataset, DueClaim,
     DuePosition, FragmentKey, Holding, Job, JobId, Lease, LeaseId, LiveBytes, MissingFragment, NewRevision,
-    NumberedList, NumberedPage, PendingHead, Provider, ProviderProfile, Push, RefRecord, Removed,
-    RenewedClaim, Resolved, Restoration, RevisionEnd, SetDraft, SetItem, Snapshot, Usage, VersionRecord,
-    Work, hex,
+    NumberedList, NumberedPage, PendingHead, Provider, ProviderProfile, Push, RefRecord, RegisteredProvider,
+    Removed, RenewedClaim, Resolved, Restoration, RevisionEnd, SetDraft, SetItem, Snapshot, Usage,
+    VersionRecord, Work, hex,
 };
 use crate::turn::Turn;
 use seedbank_formats::checkpoint::RefKind;
@@ -109,8 +109,16 @@ operations! {
     /// The text under a key.
     Setting: setting(key: String) -> Option<String>;
 
-    /// Adds a provider, or updates what it says of itself.
+    /// Adds a provider by hand, or updates what it says of itself; one that was removed before is taken back.
     PutProvider: put_provider(profile: ProviderProfile) -> ();
+    /// Updates what a provider says of itself, but for its address. Nothing happens to one that is unknown: it may just have been
+    /// removed.
+    HearProvider: hear_provider(profile: ProviderProfile) -> ();
+    /// Takes in what the registry of providers lists, and says how many providers are new. Those that the owner removed stay
+    /// removed. An address that a person gave is replaced only when nobody answers there.
+    MergeRegistered: merge_registered(entries: Vec<RegisteredProvider>) -> u64;
+    /// Providers that the owner removed.
+    RemovedProviders: removed_providers() -> Vec<PublicKey>;
     /// All providers, by key.
     Providers: providers() -> Vec<Provider>;
     /// Counts how requests to providers went. Contacts with unknown providers are ignored: they may just have been removed.

@@ -1,45 +1,102 @@
 //! Providers: what they say of themselves and what we saw of them.
 
 use crate::error::CatalogError;
-use crate::records::{Contact, Outcome, Provider, ProviderProfile, ProviderStats, Work};
+use crate::records::{
+    Contact, Outcome, Provider, ProviderProfile, ProviderSource, ProviderStats, RegisteredProvider, Work,
+};
 use crate::segments::key_at;
 use crate::turn::{DatasetNumber, Turn, Urgency};
 use rusqlite::{Row, params};
+use seedbank_agreement::Address;
 use seedbank_formats::{DatasetId, FragmentId, PublicKey, SegmentNumber, Timestamp};
+use std::collections::BTreeSet;
+
+/// An address that a person gave is replaced by the registry's when so many requests in a row failed there.
+const FAILURES_BEFORE_FOLLOWING: u64 = 3;
 
 impl Turn<'_> {
     pub(crate) fn put_provider(&self, profile: ProviderProfile) -> Result<(), CatalogError> {
+        let key = *profile.key.as_bytes();
+        self.run("DELETE FROM removed_providers WHERE key = ?1", [key])?;
+        self.insert_provider(&profile, "hand")?;
+        let sql = "UPDATE providers SET source = 'hand', address = ?2 WHERE key = ?1";
+        self.run(sql, params![key, profile.address])?;
+        self.hear_provider(profile)
+    }
+
+    fn insert_provider(&self, profile: &ProviderProfile, source: &str) -> Result<(), CatalogError> {
         let ProviderProfile { key, address, operator, region, capacity_bytes, free_bytes, accepting } =
             profile;
-        self.run(
-            "INSERT INTO providers
-                 (key, address, operator, region, capacity_bytes, free_bytes, accepting, added)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (key) DO UPDATE SET
-                 address = excluded.address, operator = excluded.operator, region = excluded.region,
-                 capacity_bytes = excluded.capacity_bytes, free_bytes = excluded.free_bytes,
-                 accepting = excluded.accepting",
-            params![
-                key.as_bytes(),
-                address,
-                operator,
-                region,
-                capacity_bytes,
-                free_bytes,
-                accepting,
-                self.now.0
-            ],
-        )
-        .map(drop)
+        let sql = "INSERT INTO providers
+                       (key, address, operator, region, capacity_bytes, free_bytes, accepting, added, source)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                   ON CONFLICT (key) DO NOTHING";
+        let key = key.as_bytes();
+        let values = params![
+            key,
+            address,
+            operator,
+            region,
+            capacity_bytes,
+            free_bytes,
+            accepting,
+            self.now.0,
+            source
+        ];
+        self.run(sql, values).map(drop)
+    }
+
+    pub(crate) fn hear_provider(&self, profile: ProviderProfile) -> Result<(), CatalogError> {
+        let ProviderProfile { key, address: _, operator, region, capacity_bytes, free_bytes, accepting } =
+            profile;
+        let sql = "UPDATE providers SET operator = ?2, region = ?3, capacity_bytes = ?4, free_bytes = ?5,
+                       accepting = ?6
+                   WHERE key = ?1";
+        let key = key.as_bytes();
+        self.run(sql, params![key, operator, region, capacity_bytes, free_bytes, accepting]).map(drop)
+    }
+
+    pub(crate) fn merge_registered(&self, entries: Vec<RegisteredProvider>) -> Result<u64, CatalogError> {
+        let removed: BTreeSet<PublicKey> = self.removed_providers()?.into_iter().collect();
+        let known: BTreeSet<PublicKey> =
+            self.providers()?.into_iter().map(|provider| provider.profile.key).collect();
+        let mut added = 0;
+        for RegisteredProvider { key, wallet, address, leaving, greeted } in entries {
+            // Its wallet names this key now: what it named before is no longer its.
+            let sql = "UPDATE providers SET wallet = NULL, leaving = (source = 'registry')
+                       WHERE wallet = ?1 AND key <> ?2";
+            self.run(sql, params![wallet.0, key.as_bytes()])?;
+            if removed.contains(&key) {
+                continue;
+            }
+            match greeted {
+                Some(profile) if !known.contains(&key) && profile.key == key => {
+                    self.insert_provider(&profile, "registry")?;
+                    added += 1;
+                }
+                _ => {}
+            }
+            let sql = "UPDATE providers SET wallet = ?2, leaving = ?3,
+                           address = CASE WHEN source = 'registry' OR failures_in_row >= ?5
+                                     THEN ?4 ELSE address END
+                       WHERE key = ?1";
+            let values = params![key.as_bytes(), wallet.0, leaving, address, FAILURES_BEFORE_FOLLOWING];
+            self.run(sql, values)?;
+        }
+        Ok(added)
+    }
+
+    pub(crate) fn removed_providers(&self) -> Result<Vec<PublicKey>, CatalogError> {
+        self.all("SELECT key FROM removed_providers ORDER BY key", [], |row| Ok(PublicKey(row.get(0)?)))
     }
 
     pub(crate) fn providers(&self) -> Result<Vec<Provider>, CatalogError> {
-        // Whoever stopped proving takes nothing more from us, whatever it says.
+        // Whoever leaves or stopped proving takes nothing more from us, whatever it says.
         let sql = "SELECT key, address, operator, region, capacity_bytes, free_bytes,
-                       accepting AND NOT EXISTS (
+                       accepting AND NOT leaving AND NOT EXISTS (
                            SELECT 1 FROM agreements a WHERE a.provider = key AND a.state = 'stopped'),
                        added, last_seen, requests, failures, failures_in_row, lies, latency_us,
-                       latency_deviation_us
+                       latency_deviation_us, source = 'registry', wallet, leaving
                    FROM providers ORDER BY key";
         self.all(sql, [], |row| {
             let profile = ProviderProfile {
@@ -51,7 +108,15 @@ impl Turn<'_> {
                 free_bytes: row.get(5)?,
                 accepting: row.get(6)?,
             };
-            Ok(Provider { profile, stats: stats_at(row, 8)?, added: Timestamp(row.get(7)?) })
+            let is_registered: bool = row.get(15)?;
+            Ok(Provider {
+                profile,
+                stats: stats_at(row, 8)?,
+                added: Timestamp(row.get(7)?),
+                source: if is_registered { ProviderSource::Registry } else { ProviderSource::Hand },
+                wallet: row.get::<_, Option<[u8; 20]>>(16)?.map(Address),
+                leaving: row.get(17)?,
+            })
         })
     }
 
@@ -124,7 +189,11 @@ impl Turn<'_> {
         self.run(sql, [provider.as_bytes()])?;
         match self.run("DELETE FROM providers WHERE key = ?1", [provider.as_bytes()])? {
             0 => Err(CatalogError::NoSuchProvider { key: provider }),
-            _ => Ok(lost),
+            _ => {
+                let sql = "INSERT INTO removed_providers (key) VALUES (?1) ON CONFLICT (key) DO NOTHING";
+                self.run(sql, [provider.as_bytes()])?;
+                Ok(lost)
+            }
         }
     }
 }

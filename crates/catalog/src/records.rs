@@ -2,6 +2,7 @@
 //!
 //! Times are seconds since 1970, lengths are bytes, and byte strings are hex.
 
+use seedbank_agreement::Address;
 use seedbank_formats::checkpoint::RefKind;
 use seedbank_formats::keys::KeyEpoch;
 use seedbank_formats::layout::ChildPlace;
@@ -61,6 +62,38 @@ pub struct Provider {
     pub stats: ProviderStats,
     /// When it was added.
     pub added: Timestamp,
+    /// How it came into the books.
+    pub source: ProviderSource,
+    /// Its wallet, when the registry of providers lists it.
+    pub wallet: Option<Address>,
+    /// Whether it takes nothing new by the registry's word.
+    pub leaving: bool,
+}
+
+/// How a provider came into the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderSource {
+    /// A person, or a recovery, added it.
+    Hand,
+    /// It was found in the registry of providers.
+    Registry,
+}
+
+/// A provider as the registry lists it, after its key gave its word for its wallet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisteredProvider {
+    /// By which it is dialled.
+    pub key: PublicKey,
+    /// Whose entry it is.
+    pub wallet: Address,
+    /// Where it says that it is reached.
+    pub address: String,
+    /// It takes nothing new.
+    pub leaving: bool,
+    /// What it said when it was greeted there. One that the books don't know comes in with it, and not without.
+    pub greeted: Option<ProviderProfile>,
 }
 
 /// How one request to a provider went.

@@ -8,6 +8,7 @@ mod hostile;
 mod jobs;
 mod names;
 mod pushes;
+mod registered;
 mod restoration;
 
 use crate::catalog::Catalog;

@@ -687,7 +687,7 @@ async fn greet(context: &PushContext) -> Result<Vec<Candidate>, PushError> {
         }
     }
     ask(&context.books, move |books| {
-        heard.into_iter().try_for_each(|profile| books.put_provider(profile))?;
+        heard.into_iter().try_for_each(|profile| books.hear_provider(profile))?;
         books.record_contacts(contacts)?;
         // Names are resolved here, where waiting holds nobody up.
         Ok(providers.iter().map(candidate).collect())

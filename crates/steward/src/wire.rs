@@ -95,6 +95,9 @@ pub(crate) fn repeatable(request: &Request) -> bool {
         | Request::EndRevision { .. }
         | Request::AdoptAgreement { .. }
         | Request::SetAgreementState { .. }
+        | Request::HearProvider { .. }
+        | Request::MergeRegistered { .. }
+        | Request::RemovedProviders { .. }
         | Request::DropAgreement { .. }
         | Request::AddJob { .. }
         | Request::FinishJob { .. }

@@ -5,9 +5,11 @@ use crate::error::CatalogError;
 use crate::operations::{Books, Carrier, Request, Response};
 use crate::records::{
     BranchBase, ChangeNumber, Commit, Contact, Counts, DuePosition, HeadRecord, Holding, LeaseId, LiveDelta,
-    NewVersion, NumberedList, NumberedPage, Outcome, Push, RenewedClaim, Restoration, Work,
+    NewVersion, NumberedList, NumberedPage, Outcome, Push, RegisteredProvider, RenewedClaim, Restoration,
+    Work,
 };
 use proptest::prelude::{Strategy, any, prop, prop_assert, prop_oneof, proptest};
+use seedbank_agreement::Address;
 use seedbank_formats::checkpoint::RefKind;
 use seedbank_formats::{Asked, DatasetId, SegmentNumber, Timestamp, VersionId};
 
@@ -55,6 +57,16 @@ fn requests() -> Vec<Request> {
     vec![
         Request::PutSetting { key: text(), value: text() },
         Request::PutProvider { profile: profile(1) },
+        Request::HearProvider { profile: profile(1) },
+        Request::MergeRegistered {
+            entries: vec![RegisteredProvider {
+                key: provider(9),
+                wallet: Address([9; 20]),
+                address: text(),
+                leaving: false,
+                greeted: Some(profile(9)),
+            }],
+        },
         Request::RecordContacts {
             contacts: vec![Contact { provider: provider(1), outcome: Outcome::Answered { latency_us: 1 } }],
         },

@@ -66,7 +66,7 @@ impl Maintenance {
             contacts.push(Contact { provider: profile.key, outcome });
         }
         self.ask::<_, StepError>(move |books| {
-            changed.into_iter().try_for_each(|profile| books.put_provider(profile))?;
+            changed.into_iter().try_for_each(|profile| books.hear_provider(profile))?;
             books.record_contacts(contacts)
         })
         .await?;
