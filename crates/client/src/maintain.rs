@@ -16,6 +16,7 @@ mod pay;
 mod proven;
 mod providers;
 mod refresh;
+mod registries;
 
 pub use crate::claims::Renewed;
 pub use collect::{CollectError, Collection};
@@ -26,10 +27,12 @@ pub use orphans::{CompareError, Compared};
 pub use pay::{PayStepError, Paying};
 pub use providers::Greeted;
 pub use refresh::{RefreshError, Refreshed};
+pub use registries::NamesPublished;
 
 use self::jobs::Releasable;
 use crate::dataset::DatasetKeys;
 use crate::network::Network;
+use crate::registry::Registries;
 use crate::uploader::SharedBooks;
 use seedbank_catalog::records::{Collected, Dataset};
 use seedbank_catalog::{Books, CatalogError};
@@ -65,6 +68,7 @@ pub struct Maintenance {
     keys: KeyLookup,
     index_dir: Option<PathBuf>,
     owner: Option<Arc<SigningKey>>,
+    registries: Option<Arc<Registries>>,
     completions: Arc<Semaphore>,
     releasable: Arc<Mutex<BTreeMap<DatasetId, Releasable>>>,
     /// How many doubts about a provider were asked about on the chain.
@@ -77,7 +81,8 @@ impl Maintenance {
     pub fn new(books: SharedBooks, network: Arc<Network>, keys: KeyLookup) -> Maintenance {
         let completions = Arc::new(Semaphore::new(COMPLETIONS_MAX));
         let (releasable, asked) = (Arc::default(), Arc::default());
-        Maintenance { books, network, keys, index_dir: None, owner: None, completions, releasable, asked }
+        let (index_dir, owner, registries) = (None, None, None);
+        Maintenance { books, network, keys, index_dir, owner, registries, completions, releasable, asked }
     }
 
     /// Also keeps the deduplication indices in this folder in step. Without it, the next push finds out by itself.

@@ -12,7 +12,9 @@ mod map;
 mod owner;
 mod spool;
 
-pub use owner::{DatasetOutcome, RecoverOneError, RecoverOwnerError, RecoveredOwner, recover_owner};
+pub use owner::{
+    DatasetOutcome, FindHeadError, RecoverOneError, RecoverOwnerError, RecoveredOwner, recover_owner,
+};
 
 use crate::dataset::{Visibility, index_folder};
 use crate::heads::{ListPage, ListedVersion, OpenedHead, refs_of, versions_of};

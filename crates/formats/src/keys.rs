@@ -263,6 +263,16 @@ pub fn placement_seed(secret: &DatasetSecret) -> u64 {
     u64::from_le_bytes(*seed.first_chunk().expect("a derived key has 32 bytes"))
 }
 
+/// What a private dataset is called where everyone can read it: 64 hex digits that whoever holds the secret of its first epoch
+/// can tell, and from which nobody else learns the owner's name for it.
+#[must_use]
+pub fn hidden_name(dataset: &DatasetId, secret: &DatasetSecret) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("seedbank v1 hidden dataset name");
+    hasher.update(secret.expose());
+    hasher.update(dataset.as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
 /// The dataset id of an owner and 32 bytes chosen at creation.
 #[must_use]
 pub fn dataset_id(owner: &PublicKey, salt: &[u8; 32]) -> DatasetId {

@@ -79,6 +79,8 @@ pub(crate) struct Metrics {
     questions_asked: Counter,
     agreements_closed: Counter,
     payments_failed: Counter,
+    pub(crate) names_published: Counter,
+    pub(crate) names_failed: Counter,
 }
 
 impl Metrics {
@@ -110,6 +112,8 @@ impl Metrics {
             questions_asked: Counter::default(),
             agreements_closed: Counter::default(),
             payments_failed: Counter::default(),
+            names_published: Counter::default(),
+            names_failed: Counter::default(),
         };
         metrics.register();
         // A counter that appears with its first event hides that event from rates.
@@ -159,6 +163,8 @@ impl Metrics {
             ("questions_asked", "Questions about agreements asked on the chain", &self.questions_asked),
             ("agreements_closed", "Agreements that came to an end", &self.agreements_closed),
             ("payments_failed", "Agreements and lanes that could not be looked after", &self.payments_failed),
+            ("names_published", "Heads that the chain was told of", &self.names_published),
+            ("names_failed", "Heads that the chain could not be told of", &self.names_failed),
         ] {
             registry.register(name, help, counter.clone());
         }

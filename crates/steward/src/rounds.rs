@@ -247,6 +247,14 @@ impl Rounds {
         let (maintenance, now) = (&self.maintenance, wall_clock());
         match step {
             Step::Greet => {
+                match maintenance.discover_providers(now).await {
+                    Ok(Some(found)) if found.added > 0 => {
+                        tracing::info!(?found, "new providers in the registry")
+                    }
+                    Ok(_) => {}
+                    // Those that are known are there all the same.
+                    Err(error) => tracing::warn!(error = %chain(&error), "registry of providers not read"),
+                }
                 let greeted = maintenance.greet_providers().await?;
                 self.metrics.providers.set(greeted.known);
                 self.metrics.providers_answering.set(greeted.answered);
@@ -288,6 +296,9 @@ impl Rounds {
             }
             Step::Publish => {
                 maintenance.publish_heads().await?;
+                let names = maintenance.publish_names().await?;
+                self.metrics.names_published.inc_by(names.published);
+                self.metrics.names_failed.inc_by(names.failed);
                 Ok(More::Later)
             }
             Step::Refresh => {

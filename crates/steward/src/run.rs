@@ -9,6 +9,7 @@ use seedbank_catalog::{Catalog, Local, OpenError, Request};
 use seedbank_client::SharedBooks;
 use seedbank_client::maintain::{KeyLookup, Maintenance};
 use seedbank_client::network::{Network, wall_clock};
+use seedbank_client::registry::Registries;
 use seedbank_formats::keys::SigningKey;
 use seedbank_transport::serve_pages;
 use std::io;
@@ -44,6 +45,8 @@ pub struct RunOptions {
     pub index_dir: PathBuf,
     /// How often background steps run.
     pub pacing: Pacing,
+    /// The chain's registries, where providers are found and datasets are named; `None` without a chain.
+    pub registries: Option<Arc<Registries>>,
     /// How long requests in flight may take when the steward is told to end.
     pub grace: Duration,
 }
@@ -52,7 +55,7 @@ impl RunOptions {
     /// The usual pace.
     #[must_use]
     pub fn new(metrics: SocketAddr, index_dir: PathBuf) -> RunOptions {
-        RunOptions { metrics, index_dir, pacing: Pacing::default(), grace: GRACE_DEFAULT }
+        RunOptions { metrics, index_dir, pacing: Pacing::default(), registries: None, grace: GRACE_DEFAULT }
     }
 }
 
@@ -125,6 +128,10 @@ pub async fn run(
     let maintenance = Maintenance::new(Arc::clone(&books), network, keys)
         .with_index(&options.index_dir)
         .signing(Arc::new(owner));
+    let maintenance = match options.registries {
+        Some(registries) => maintenance.registered(registries),
+        None => maintenance,
+    };
     let rounds = Arc::new(Rounds::new(maintenance, Arc::clone(&metrics), options.pacing));
     let (stop, stops) = watch::channel(false);
     let heard = Arc::clone(&rounds);

@@ -16,6 +16,7 @@ use seedbank_settlement::{
     Skip, Wallet,
 };
 use std::error::Error;
+use std::fs::File;
 use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
@@ -69,7 +70,11 @@ impl SettledChain {
         SettledChain { place, deployment, config, key, policy, dir, chain: OnceCell::new() }
     }
 
-    async fn chain(&self) -> Result<&settlement::Chain, ChainError> {
+    /// The contracts, which are looked for when they are first asked something.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub async fn chain(&self) -> Result<&settlement::Chain, ChainError> {
         self.chain
             .get_or_try_init(|| async {
                 let chain = settlement::Chain::connect(&self.config).await?;
@@ -83,26 +88,32 @@ impl SettledChain {
             .await
     }
 
-    async fn send(&self, order: Order) -> Result<[u8; 32], ChainError> {
+    /// The wallet, for as long as no other process of this home sends with it.
+    pub(crate) async fn turn(&self) -> Result<Turn, ChainError> {
         let dir = self.dir.clone();
         let locked = tokio::task::spawn_blocking(move || exclusive(&dir, WALLET_LOCK)).await;
         let unusable =
             |reason: String| ChainError::Unreachable(format!("{WALLET_LOCK} can't be taken: {reason}"));
-        let _turn = locked
+        let lock = locked
             .map_err(|error| unusable(error.to_string()))?
             .map_err(|error| unusable(error.to_string()))?;
         let wallet = Wallet::start(self.chain().await?.clone(), self.key.clone(), self.policy);
+        Ok(Turn { wallet, _lock: lock })
+    }
+
+    async fn send(&self, order: Order) -> Result<[u8; 32], ChainError> {
+        let turn = self.turn().await?;
         let mut tries_left = TRIES_MAX;
         let done = loop {
             tries_left -= 1;
-            match self.carry_out(&wallet, order.clone()).await {
+            match self.carry_out(&turn.wallet, order.clone()).await {
                 Err(ChainError::Overtaken(why)) if tries_left > 0 => {
                     tracing::debug!(%why, "a transaction is sent again");
                 }
                 done => break done,
             }
         };
-        wallet.stop().await;
+        turn.end().await;
         done
     }
 
@@ -173,6 +184,19 @@ impl SettledChain {
             end: latest.map_or(Epoch(0), |terms| terms.end),
             question: question.map(|question| question.epoch),
         }))
+    }
+}
+
+/// A home's one wallet while this process sends with it.
+pub(crate) struct Turn {
+    pub(crate) wallet: Wallet,
+    _lock: File,
+}
+
+impl Turn {
+    /// Waits until nothing is under way, and lets the next one have it.
+    pub(crate) async fn end(self) {
+        self.wallet.stop().await;
     }
 }
 

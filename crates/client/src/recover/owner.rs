@@ -1,41 +1,34 @@
-//! From a phrase's keys and one provider to all of an owner's datasets.
+//! From a phrase's keys and some providers to all of an owner's datasets.
 
 use super::{RecoverError, Recovered, recover_dataset};
 use crate::dataset::{DatasetKeys, Visibility};
+use crate::greeting;
 use crate::heads::{CheckedHead, HeadsError, OpenDatasetError, OpenedHead, newest_head_of_all};
 use crate::home_dataset::{
     HOME_DATASET_NAME, HOME_DATASET_SALT, HomeRecord, UnreadableRecord, home_dataset_id, owner_keys,
     read_list,
 };
 use crate::network::Network;
+use crate::pay::ChainError;
+use crate::registry::Registries;
 use crate::snapshot::SnapshotError;
 use crate::uploader::SharedBooks;
-use seedbank_catalog::records::ProviderProfile;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch};
 use seedbank_formats::{DatasetId, PublicKey};
-use seedbank_protocol::messages::{Accepting, Hello};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::task::JoinSet;
 
 /// Each round asks the providers that the last one's head named. Honest heads name all there are in the first.
 const ROUNDS_MAX: usize = 4;
-
-/// Whoever does not greet in this time is not added to the books; the steward or a person may add it later.
-const HELLO_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Providers greeted at once.
-const HELLOS_AT_ONCE: usize = 64;
 
 /// Why no dataset at all could be recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverOwnerError {
     /// The home dataset can't be found or opened: try another provider.
     #[error("the list of datasets: {0}")]
-    Home(#[source] OpenDatasetError),
+    Home(#[source] FindHeadError),
     /// The list can't be read.
     #[error("the list of datasets: {0}")]
     List(#[source] SnapshotError),
@@ -47,12 +40,23 @@ pub enum RecoverOwnerError {
     Stopped,
 }
 
+/// Why there is no head to recover from.
+#[derive(Debug, thiserror::Error)]
+pub enum FindHeadError {
+    /// It can't be found or opened.
+    #[error(transparent)]
+    Open(#[from] OpenDatasetError),
+    /// The chain does not say which head is the least that counts.
+    #[error("what the chain knows of it can't be asked: {0}")]
+    Chain(#[from] ChainError),
+}
+
 /// Why one dataset could not be recovered; others may have been.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverOneError {
     /// Its head can't be found or opened.
     #[error(transparent)]
-    Open(#[from] OpenDatasetError),
+    Find(#[from] FindHeadError),
     /// What is behind the head can't be read, or the books say no.
     #[error(transparent)]
     Recover(#[from] RecoverError),
@@ -84,8 +88,9 @@ pub struct RecoveredOwner {
     pub silent: Vec<PublicKey>,
 }
 
-/// Recovers an owner's books: the home dataset from `first`, whose address the network knows, and all datasets that it
-/// lists from the providers that it names. `secret` derives private datasets' secrets.
+/// Recovers an owner's books: the home dataset from `first`, whose addresses the network knows, and all datasets that it
+/// lists from the providers that it names. `secret` derives private datasets' secrets. With `registries`, no head counts that
+/// is older than the one that the chain knows.
 ///
 /// # Errors
 /// [`RecoverOwnerError`] when nothing can be recovered. A dataset that can't is reported, and the others go on.
@@ -94,13 +99,15 @@ pub async fn recover_owner(
     network: &Arc<Network>,
     owner: &PublicKey,
     secret: impl Fn(&DatasetId, KeyEpoch) -> DatasetSecret,
-    first: PublicKey,
+    first: &[PublicKey],
+    registries: Option<&Registries>,
     index_dir: &Path,
 ) -> Result<RecoveredOwner, RecoverOwnerError> {
-    let mut search = Search { books, network, index_dir, known: vec![first] };
+    let mut search = Search { books, network, registries, index_dir, known: first.to_vec() };
     let home_id = home_dataset_id(owner);
     let home_keys = |epoch| owner_keys(owner, HOME_DATASET_SALT, Visibility::Private, epoch, &secret);
-    let home = search.open_newest(home_id, home_keys).await.map_err(RecoverOwnerError::Home)?;
+    let found = search.open_newest(home_id, HOME_DATASET_NAME, home_keys).await;
+    let home = found.map_err(RecoverOwnerError::Home)?;
     let list = read_list(&home).await.map_err(RecoverOwnerError::List)?;
     let result = search.recover(&home, HOME_DATASET_NAME).await;
     let home = DatasetOutcome { dataset: home_id, name: HOME_DATASET_NAME.to_owned(), result };
@@ -117,6 +124,7 @@ pub async fn recover_owner(
 struct Search<'a> {
     books: &'a SharedBooks,
     network: &'a Arc<Network>,
+    registries: Option<&'a Registries>,
     index_dir: &'a Path,
     /// Providers that were named, in the order in which they were.
     known: Vec<PublicKey>,
@@ -138,9 +146,30 @@ impl Search<'_> {
     async fn open_newest(
         &mut self,
         dataset: DatasetId,
+        name: &str,
+        keys: impl Fn(KeyEpoch) -> DatasetKeys,
+    ) -> Result<OpenedHead, FindHeadError> {
+        let least = match self.registries {
+            Some(registries) => registries.least_head(name, &keys(KeyEpoch(0))).await?,
+            None => None,
+        };
+        let opened = self.open_newest_of_all(dataset, keys).await?;
+        let sequence = opened.head().head().sequence();
+        match least {
+            Some(at_least) if sequence < at_least => {
+                Err(OpenDatasetError::from(HeadsError::TooOld { sequence, at_least }).into())
+            }
+            _ => Ok(opened),
+        }
+    }
+
+    async fn open_newest_of_all(
+        &mut self,
+        dataset: DatasetId,
         keys: impl Fn(KeyEpoch) -> DatasetKeys,
     ) -> Result<OpenedHead, OpenDatasetError> {
-        let head = newest_head_of_all(self.network, &self.known, dataset).await?;
+        let head =
+            newest_head_of_all(self.network, &self.known, dataset).await.map_err(OpenDatasetError::from)?;
         let mut opened = self.open(head, &keys).await?;
         for _ in 1..ROUNDS_MAX {
             if !self.meet(opened.body().hints.keys().copied()) {
@@ -177,7 +206,7 @@ impl Search<'_> {
         let keys = |epoch: KeyEpoch| {
             owner_keys(owner, record.salt, record.visibility, epoch.max(record.epoch), &secret)
         };
-        let opened = self.open_newest(record.dataset, keys).await?;
+        let opened = self.open_newest(record.dataset, &record.name, keys).await?;
         self.recover(&opened, &record.name).await
     }
 
@@ -199,37 +228,19 @@ async fn add_providers(
     network: &Arc<Network>,
     providers: Vec<PublicKey>,
 ) -> Result<Greeted, RecoverOwnerError> {
-    let mut profiles = Vec::new();
-    for some in providers.chunks(HELLOS_AT_ONCE) {
-        let mut hellos = JoinSet::new();
-        for provider in some.iter().copied() {
-            let network = Arc::clone(network);
-            hellos.spawn(async move {
-                let hello = tokio::time::timeout(HELLO_PATIENCE, network.hello(&provider)).await;
-                hello.ok().and_then(Result::ok).map(|hello| profile(&network, provider, hello))
-            });
-        }
-        while let Some(hello) = hellos.join_next().await {
-            profiles.extend(hello.map_err(|_ended| RecoverOwnerError::Stopped)?);
-        }
-    }
+    let profiles = greeting::greet(network, &providers).await.map_err(|_ended| RecoverOwnerError::Stopped)?;
     let added: BTreeSet<PublicKey> = profiles.iter().map(|profile| profile.key).collect();
     let books = Arc::clone(books);
-    let put = move || profiles.into_iter().try_for_each(|profile| books.put_provider(profile));
+    let put = move || {
+        let known: BTreeSet<PublicKey> =
+            books.providers()?.into_iter().map(|provider| provider.profile.key).collect();
+        // Whoever the registry brought stays the registry's.
+        profiles.into_iter().try_for_each(|profile| match known.contains(&profile.key) {
+            true => books.hear_provider(profile),
+            false => books.put_provider(profile),
+        })
+    };
     tokio::task::spawn_blocking(put).await.map_err(|_ended| RecoverOwnerError::Stopped)??;
     let silent = providers.into_iter().filter(|provider| !added.contains(provider)).collect();
     Ok(Greeted { added: added.into_iter().collect(), silent })
-}
-
-/// What a provider says of itself, as the books keep it.
-fn profile(network: &Network, key: PublicKey, hello: Hello) -> ProviderProfile {
-    ProviderProfile {
-        key,
-        address: network.peer(&key).address,
-        operator: hello.operator,
-        region: hello.region,
-        capacity_bytes: hello.capacity_bytes,
-        free_bytes: hello.free_bytes,
-        accepting: hello.accepting != Accepting::Nobody,
-    }
 }
