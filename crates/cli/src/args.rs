@@ -161,8 +161,8 @@ pub(crate) enum Dataset {
     },
     /// Write a version's files into a folder.
     Pull {
-        /// NAME or NAME@REF; a REF is a branch, a tag or a version id's first digits. A public dataset may also be
-        /// named by its id.
+        /// NAME or NAME@REF; a REF is a branch, a tag or a version id's first digits. Others' datasets are named OWNER/NAME, with
+        /// the owner's wallet address (0x...), as the chain knows them; a public one also by its id.
         name: String,
         /// The folder to write into.
         dest: PathBuf,
@@ -356,6 +356,9 @@ pub(crate) enum Chain {
         /// The contract that lists all others.
         #[arg(long, value_name = "ADDRESS")]
         directory: Option<Address>,
+        /// Which datasets the chain is told of; private ones stand there under names that only their key tells.
+        #[arg(long, value_enum, value_name = "WHICH")]
+        names: Option<Names>,
         #[command(flatten)]
         budget: Budget,
     },
@@ -466,11 +469,19 @@ pub(crate) enum Key {
     },
     /// Show public keys.
     Show,
-    /// Rebuild an empty home from the recovery phrase and one provider's address.
+    /// Rebuild an empty home from the recovery phrase, and a chain or one provider's address.
     Recover {
         /// Any provider that holds this owner's data, as KEY@HOST:PORT.
-        #[arg(long, value_name = "KEY@HOST:PORT")]
-        provider: String,
+        #[arg(long, value_name = "KEY@HOST:PORT", required_unless_present = "directory")]
+        provider: Option<String>,
+        /// An endpoint of the chain whose registries are asked, and that the home uses from now on; may be given more than once.
+        #[arg(long, value_name = "URL", requires = "directory")]
+        rpc: Vec<String>,
+        /// That chain's contract that lists all others.
+        #[arg(long, value_name = "ADDRESS", requires = "rpc")]
+        directory: Option<Address>,
+        #[command(flatten)]
+        budget: Budget,
         /// Read the phrase from this file instead of asking.
         #[arg(long, value_name = "FILE")]
         phrase_file: Option<PathBuf>,
@@ -478,6 +489,17 @@ pub(crate) enum Key {
         #[arg(long)]
         insecure_no_passphrase: bool,
     },
+}
+
+/// Which datasets the chain is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Names {
+    /// Public ones by their names, private ones under hidden names.
+    All,
+    /// Public ones.
+    Public,
+    /// None.
+    None,
 }
 
 /// What may be paid, in token units.

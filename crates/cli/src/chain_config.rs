@@ -5,6 +5,7 @@ use seedbank_agreement::price::Prices;
 use seedbank_agreement::{Address, Amount};
 use seedbank_client::pay::Limits;
 use seedbank_client::pay::budget::TERM_EPOCHS_DEFAULT;
+use seedbank_client::registry::Naming;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,6 +58,9 @@ pub(crate) struct ChainSection {
     pub(crate) rpc: Vec<String>,
     /// The contract that lists all others.
     pub(crate) directory: Address,
+    /// Which datasets the chain is told of.
+    #[serde(default)]
+    pub(crate) naming: Naming,
 }
 
 /// `[budget]`, in token units. What is not said is zero: nothing is paid that nobody allowed.
@@ -132,12 +136,14 @@ impl ChainConfig {
 mod tests {
     use super::{Budget, ChainConfig, ChainConfigError, ChainSection};
     use seedbank_agreement::{Address, Amount};
+    use seedbank_client::registry::Naming;
 
     fn config() -> ChainConfig {
         ChainConfig {
             chain: ChainSection {
                 rpc: vec!["http://127.0.0.1:8545".to_owned()],
                 directory: Address([7; 20]),
+                naming: Naming::Public,
             },
             budget: Budget { per_month: Amount(u128::MAX), ..Budget::default() },
         }
@@ -161,6 +167,7 @@ mod tests {
         let limits = ChainConfig::load(&path).unwrap().unwrap().budget.limits();
         assert_eq!((limits.per_month, limits.ceiling.rent_per_gib_month), (Amount::ZERO, Amount::ZERO));
         assert_eq!(limits.term_epochs, 30);
+        assert_eq!(ChainConfig::load(&path).unwrap().unwrap().chain.naming, Naming::All);
     }
 
     #[test]

@@ -116,6 +116,11 @@ impl Home {
         self.root.join("pay")
     }
 
+    /// What the chain was last known to say of others' names: see [`crate::registries`].
+    pub(crate) fn names_dir(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
     /// The local network that `up` and `demo` start: one folder a provider.
     pub(crate) fn network_dir(&self) -> PathBuf {
         self.root.join("network")

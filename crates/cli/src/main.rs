@@ -16,6 +16,7 @@ mod logging;
 mod output;
 mod paying;
 mod recovery;
+mod registries;
 mod scratch;
 mod source;
 mod stop;

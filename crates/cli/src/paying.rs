@@ -33,12 +33,8 @@ pub(crate) async fn payer(app: &App) -> anyhow::Result<(Arc<Payer>, Deployment)>
 /// The same for keys that are open; `None` for a home that pays nobody.
 pub(crate) async fn payer_of(app: &App, ring: &KeyRing) -> anyhow::Result<Option<(Arc<Payer>, Deployment)>> {
     let Some(config) = ChainConfig::load(&app.home.chain_file())? else { return Ok(None) };
-    let deployment = deployment(app, &config).await?;
-    let endpoints = endpoints(&config, Some(deployment.chain_id))?;
+    let (chain, deployment) = settled(app, ring, &config).await?;
     let dir = dir(app, &deployment);
-    let policy = if is_local(&config) { SendPolicy::local() } else { SendPolicy::public() };
-    let key = ring.wallet(WalletRole::Wallet)?;
-    let chain = SettledChain::new(endpoints, deployment.clone(), key, policy, dir.clone());
     let lanes = ring.clone();
     let keys = PayerKeys {
         identity: ring.identity().clone(),
@@ -47,6 +43,19 @@ pub(crate) async fn payer_of(app: &App, ring: &KeyRing) -> anyhow::Result<Option
     };
     let payer = Payer::new(Arc::new(chain), keys, config.budget.limits(), dir);
     Ok(Some((Arc::new(payer), deployment)))
+}
+
+/// The configured chain, for this home's wallet. It is asked nothing yet.
+pub(crate) async fn settled(
+    app: &App,
+    ring: &KeyRing,
+    config: &ChainConfig,
+) -> anyhow::Result<(SettledChain, Deployment)> {
+    let deployment = deployment(app, config).await?;
+    let endpoints = endpoints(config, Some(deployment.chain_id))?;
+    let policy = if is_local(config) { SendPolicy::local() } else { SendPolicy::public() };
+    let (key, dir) = (ring.wallet(WalletRole::Wallet)?, dir(app, &deployment));
+    Ok((SettledChain::new(endpoints, deployment.clone(), key, policy, dir), deployment))
 }
 
 /// Rent of 30 days by the books, which the budget for reads counts too.

@@ -1,11 +1,17 @@
-//! `seedbank key recover`: a phrase and one provider's address bring an empty home back.
+//! `seedbank key recover`: a phrase, and a chain or one provider's address, bring an empty home back.
 
 use crate::app::App;
+use crate::args::Budget;
+use crate::commands::chain_use;
 use crate::commands::key::{self, Protect};
 use crate::keystore::{Phrase, ProviderAddress};
-use anyhow::bail;
+use crate::registries;
+use anyhow::{Context, bail};
+use seedbank_agreement::Address;
 use seedbank_catalog::Books;
+use seedbank_client::network::wall_clock;
 use seedbank_client::recover::{DatasetOutcome, RecoveredOwner, recover_owner};
+use seedbank_formats::PublicKey;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -27,11 +33,20 @@ struct DatasetLine {
     error: Option<String>,
 }
 
-/// Makes the keys of `phrase` this home's, and fills its books from the network.
+/// The chain that a recovered home uses from now on.
+pub(crate) struct NewChain {
+    pub(crate) rpc: Vec<String>,
+    pub(crate) directory: Address,
+    pub(crate) budget: Budget,
+}
+
+/// Makes the keys of `phrase` this home's, and fills its books from the network. Where to begin says `first`, or the registry
+/// of the chain.
 pub(crate) async fn recover(
     app: &App,
     phrase: &Phrase,
-    first: &ProviderAddress,
+    first: Option<ProviderAddress>,
+    chain: Option<NewChain>,
     protect: Protect,
 ) -> anyhow::Result<()> {
     app.home.create()?;
@@ -48,19 +63,41 @@ pub(crate) async fn recover(
     } else {
         key::create(app, phrase, protect)?
     };
+    if let Some(NewChain { rpc, directory, budget }) = chain {
+        chain_use::configure(app, rpc, Some(directory), None, &budget).await?;
+    }
     let books = app.books()?;
     if books.datasets()?.iter().any(|dataset| dataset.name != crate::source::HOME_DATASET_NAME) {
         app.output.say(format_args!("this home has datasets already; what is missing is added"));
     }
     let network = app.network(&ring).await?;
-    network.learn([(&first.key(), first.address())]);
+    if let Some(first) = &first {
+        network.learn([(&first.key(), first.address())]);
+    }
+    let registries = registries::of(app, &ring).await?;
+    if let Some(registries) = &registries {
+        registries
+            .discover(&books, &network, wall_clock())
+            .await
+            .context("looking for providers on the chain")?;
+    }
+    let known = books.providers()?;
+    network.learn(known.iter().map(|p| (&p.profile.key, p.profile.address.as_str())));
+    let known = known.into_iter().map(|provider| provider.profile.key);
+    let start: Vec<PublicKey> = first.iter().map(ProviderAddress::key).chain(known).collect();
+    if start.is_empty() {
+        bail!(
+            "no provider that the chain's registry lists answers: try again later, or name one with --provider"
+        );
+    }
     let secret = |dataset: &_, epoch| ring.dataset_secret(dataset, epoch);
     let recovered = recover_owner(
         &books,
         &network,
         &ring.identity().public(),
         secret,
-        first.key(),
+        &start,
+        registries.as_deref(),
         &app.home.index_dir(),
     )
     .await?;

@@ -2,8 +2,11 @@
 
 use crate::app::{App, dataset_keys};
 use crate::keystore::{self, KeyRing};
-use crate::target::Target;
+use crate::registries;
+use crate::target::{Target, wallet_and_name};
 use anyhow::Context;
+use seedbank_agreement::Address;
+use seedbank_agreement::wallet::WalletRole;
 use seedbank_catalog::records::Dataset;
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_client::SharedBooks;
@@ -11,6 +14,7 @@ use seedbank_client::dataset::{DatasetKeys, Visibility};
 use seedbank_client::heads::{self, OpenedHead, ResolveError};
 pub(crate) use seedbank_client::home_dataset::HOME_DATASET_NAME;
 use seedbank_client::reader::Reader;
+use seedbank_client::registry::lookup;
 use seedbank_client::snapshot::Snapshot;
 use seedbank_formats::keys::DatasetSecret;
 use seedbank_formats::{DatasetId, PublicKey, Timestamp, VersionId};
@@ -36,6 +40,14 @@ pub(crate) fn own_datasets(books: &SharedBooks) -> anyhow::Result<Vec<Dataset>> 
 pub(crate) async fn open(app: &App, target: &Target) -> anyhow::Result<Opened> {
     let ring = app.keys()?;
     let books = app.books()?;
+    if let Some((owner, name)) = target.wallet()? {
+        if let Some(dataset) = own_named(&ring, &books, owner, name)? {
+            return open_own(app, &ring, &books, &dataset, target).await;
+        }
+        let opened = open_named(app, &ring, &books, owner, name).await?;
+        let snapshot = opened.snapshot(target.reference.as_deref()).await?;
+        return Ok(Opened { reader: Arc::clone(opened.reader()), snapshot });
+    }
     let missing = match books.dataset(target.name.clone()) {
         Ok(dataset) => return open_own(app, &ring, &books, &dataset, target).await,
         Err(error @ CatalogError::NoSuchDataset { .. }) => error,
@@ -48,6 +60,52 @@ pub(crate) async fn open(app: &App, target: &Target) -> anyhow::Result<Opened> {
         Ok(public) => open_public(app, &ring, &books, public, target).await,
         Err(_no_id) => Err(missing.into()),
     }
+}
+
+/// The dataset of these books that a name on the chain means, if it is one of this home's own.
+fn own_named(
+    ring: &KeyRing,
+    books: &SharedBooks,
+    owner: Address,
+    name: &str,
+) -> anyhow::Result<Option<Dataset>> {
+    if ring.wallet(WalletRole::Wallet)?.address() != owner {
+        return Ok(None);
+    }
+    match books.dataset(name.to_owned()) {
+        Err(CatalogError::NoSuchDataset { .. }) => Ok(None),
+        found => Ok(Some(found?)),
+    }
+}
+
+/// Opens a dataset that its owner told the chain of, through the providers of the chain's registry.
+async fn open_named(
+    app: &App,
+    ring: &KeyRing,
+    books: &SharedBooks,
+    owner: Address,
+    name: &str,
+) -> anyhow::Result<OpenedHead> {
+    let registries = registries::of(app, ring).await?.context(
+        "OWNER/NAME is looked up on a chain, and this home uses none: see `seedbank chain use --rpc URL --directory ADDRESS`",
+    )?;
+    let network = app.network_of(ring, books).await?;
+    registries::discover(app, Some(&registries), books, &network).await?;
+    let found = registries::find(app, &registries, ring, owner, name).await?;
+    let mut providers: Vec<PublicKey> =
+        books.providers()?.iter().map(|provider| provider.profile.key).collect();
+    for address in found.key.iter().flat_map(|key| key.providers()) {
+        network.hint([(&address.key(), &address.address().to_owned())]);
+        providers.push(address.key());
+    }
+    let keys = found.key.map(imported_keys).transpose()?;
+    let opened = lookup::open_named(&network, &providers, &found.name, keys.as_ref()).await;
+    opened.with_context(|| {
+        format!(
+            "{owner}/{name}, which the chain knows as dataset {} from head {} on",
+            found.name.dataset, found.name.sequence
+        )
+    })
 }
 
 /// Opens somebody's public dataset by its id, through the providers that this home knows.
@@ -131,6 +189,12 @@ pub(crate) struct Logged {
 pub(crate) async fn versions(app: &App, name: &str) -> anyhow::Result<Vec<Logged>> {
     let ring = app.keys()?;
     let books = app.books()?;
+    if let Some((owner, name)) = wallet_and_name(name)? {
+        return match own_named(&ring, &books, owner, name)? {
+            Some(dataset) => own_versions(&books, &dataset),
+            None => imported_versions(&open_named(app, &ring, &books, owner, name).await?).await,
+        };
+    }
     match books.dataset(name.to_owned()) {
         Ok(dataset) => own_versions(&books, &dataset),
         Err(missing @ CatalogError::NoSuchDataset { .. }) => match imported(&ring, name) {

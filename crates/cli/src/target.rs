@@ -1,5 +1,7 @@
 //! What people type to name data: `NAME`, `NAME@REF`, `NAME@REF:PATH`, `FROM-TO`, `K/N`.
 
+use seedbank_agreement::Address;
+use seedbank_agreement::address::ParseAddressError;
 use seedbank_client::home_dataset::HOME_DATASET_NAME;
 use seedbank_erasure::Scheme;
 use std::ops::Range;
@@ -30,6 +32,20 @@ pub(crate) enum TargetError {
     /// The list of datasets, which the program keeps itself.
     #[error("{HOME_DATASET_NAME} is the list of datasets, which is kept for you; choose another name")]
     Reserved,
+    /// Another owner's dataset, where one's own is needed.
+    #[error(
+        "{0:?} names a dataset as the chain knows it, which can only be read; for one of your own, write its NAME"
+    )]
+    OnlyRead(String),
+    /// A wrong digit, most likely.
+    #[error("{text:?} is no OWNER/NAME")]
+    Owner {
+        /// What was typed.
+        text: String,
+        /// What is wrong with the owner.
+        #[source]
+        source: ParseAddressError,
+    },
     /// No path where one is needed.
     #[error("{0:?} names no file: write NAME:PATH or NAME@REF:PATH")]
     NoPath(String),
@@ -79,7 +95,15 @@ impl Target {
 
     /// Refuses the dataset that the program keeps itself.
     pub(crate) fn of_an_owner(self) -> Result<Target, TargetError> {
+        if self.wallet()?.is_some() {
+            return Err(TargetError::OnlyRead(self.name));
+        }
         if self.name == HOME_DATASET_NAME { Err(TargetError::Reserved) } else { Ok(self) }
+    }
+
+    /// The owner's wallet and the name under it, when the dataset is named OWNER/NAME.
+    pub(crate) fn wallet(&self) -> Result<Option<(Address, &str)>, TargetError> {
+        wallet_and_name(&self.name)
     }
 
     /// Reads `NAME[@REF]:PATH` and gives the path beside it.
@@ -90,6 +114,18 @@ impl Target {
             _ => Err(TargetError::NoPath(text.to_owned())),
         }
     }
+}
+
+/// Reads `OWNER/NAME`; `None` for a text that begins with no address.
+pub(crate) fn wallet_and_name(text: &str) -> Result<Option<(Address, &str)>, TargetError> {
+    /// `0x` and 40 digits.
+    const ADDRESS_BYTES: usize = 42;
+    let Some((owner, name)) = text.split_once('/') else { return Ok(None) };
+    if owner.len() != ADDRESS_BYTES || !owner.starts_with("0x") {
+        return Ok(None);
+    }
+    let owner = owner.parse().map_err(|source| TargetError::Owner { text: text.to_owned(), source })?;
+    if name.is_empty() { Err(TargetError::NoName(text.to_owned())) } else { Ok(Some((owner, name))) }
 }
 
 /// Reads `FROM-TO`; either end may be left out.
@@ -114,7 +150,7 @@ pub(crate) fn parse_scheme(text: &str) -> Result<Scheme, TargetError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, TargetError, parse_range, parse_scheme};
+    use super::{Target, TargetError, parse_range, parse_scheme, wallet_and_name};
 
     #[test]
     fn names_versions_and_paths_are_told_apart() {
@@ -131,6 +167,26 @@ mod tests {
         assert!(matches!(Target::parse("a@"), Err(TargetError::NoReference(_))));
         assert!(matches!(Target::version("a:b"), Err(TargetError::PathNotWanted(_))));
         assert!(matches!(Target::file("a@v1"), Err(TargetError::NoPath(_))));
+    }
+
+    #[test]
+    fn an_owners_address_makes_a_name_the_chains() {
+        let address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+        let owner = address.parse().unwrap();
+        for text in [address, &address.to_lowercase()] {
+            let named = format!("{text}/birds/größe@v1");
+            let target = Target::version(&named).unwrap();
+            assert_eq!(target.wallet(), Ok(Some((owner, "birds/größe"))));
+            assert_eq!(target.clone().of_an_owner(), Err(TargetError::OnlyRead(target.name)));
+        }
+        for local in ["birds", "0x12/birds", "birds/0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", address] {
+            assert_eq!(Target::parse(local).unwrap().wallet(), Ok(None), "{local}");
+        }
+        let wrong = address.replace('5', "6");
+        assert!(matches!(wallet_and_name(&format!("{wrong}/a")), Err(TargetError::Owner { .. })));
+        let no_hex = format!("0x{}/a", "g".repeat(40));
+        assert!(matches!(wallet_and_name(&no_hex), Err(TargetError::Owner { .. })));
+        assert!(matches!(wallet_and_name(&format!("{address}/")), Err(TargetError::NoName(_))));
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(options) => serve(app, &options).await,
         Command::Deploy(options) => chain_deploy::run(app, &options).await,
-        Command::Use { rpc, directory, budget } => chain_use::use_chain(app, rpc, directory, &budget).await,
+        Command::Use { rpc, directory, names, budget } => {
+            chain_use::use_chain(app, rpc, directory, names, &budget).await
+        }
         Command::Show => chain_use::show(app).await,
     }
 }

@@ -10,6 +10,7 @@ use crate::bar::Bar;
 use crate::keystore::KeyRing;
 use crate::output::{Output, bytes, duration, rate};
 use crate::paying;
+use crate::registries;
 use crate::source::{Opened, open};
 use crate::target::{Target, parse_range, parse_scheme};
 use anyhow::{Context, bail};
@@ -146,6 +147,8 @@ pub(crate) async fn push_source(
     let ring = app.keys()?;
     let books = app.books()?;
     let network = app.network_of(&ring, &books).await?;
+    let registries = registries::of(app, &ring).await?;
+    registries::discover(app, registries.as_ref(), &books, &network).await?;
     let providers = books.providers()?.len();
     if providers == 0 {
         bail!(
@@ -183,8 +186,14 @@ pub(crate) async fn push_source(
             wider.total(),
         ));
     }
-    if listing == Listing::Published && list_may_lack(&books, &dataset)? {
-        publish_list(app, &ring, &books, &network).await?;
+    if listing == Listing::Published {
+        let home = if list_may_lack(&books, &dataset)? {
+            Some(publish_list(app, &ring, &books, &network).await?)
+        } else {
+            None
+        };
+        let pushed: Vec<&Dataset> = std::iter::once(&dataset).chain(&home).collect();
+        registries::name(app, &ring, registries.as_ref(), &books, &pushed).await?;
     }
     Ok(report)
 }
@@ -317,13 +326,13 @@ async fn publish_list(
     ring: &KeyRing,
     books: &SharedBooks,
     network: &Arc<seedbank_client::network::Network>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Dataset> {
     let home = home_dataset::ensure(books, ring.identity().public(), wall_clock())?;
-    let context = push_context(app, ring, books, network, home)?;
+    let context = push_context(app, ring, books, network, home.clone())?;
     home_dataset::publish_list(&context)
         .await
         .context("publishing the list of datasets, which recovery needs")?;
-    Ok(())
+    Ok(home)
 }
 
 /// What a push prints as JSON.

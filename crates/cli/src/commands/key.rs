@@ -5,6 +5,7 @@ use crate::args::Key;
 use crate::keystore::{
     GUESS_COST_DEFAULT, KeyRing, NewProtection, PassphraseUse, Phrase, Protection, create_private,
 };
+use crate::recovery::NewChain;
 use anyhow::Context;
 use seedbank_agreement::Address;
 use seedbank_agreement::wallet::WalletRole;
@@ -38,10 +39,11 @@ pub(crate) async fn run(app: &App, command: Key) -> anyhow::Result<()> {
             show(app, &ring)
         }
         Key::Show => show(app, &app.keys()?),
-        Key::Recover { provider, phrase_file, insecure_no_passphrase } => {
-            let provider = provider.parse().context("--provider")?;
+        Key::Recover { provider, rpc, directory, budget, phrase_file, insecure_no_passphrase } => {
+            let provider = provider.map(|provider| provider.parse().context("--provider")).transpose()?;
             let phrase = Phrase::read(phrase_file.as_deref())?;
-            crate::recovery::recover(app, &phrase, &provider, protect(insecure_no_passphrase)).await
+            let chain = directory.map(|directory| NewChain { rpc, directory, budget });
+            crate::recovery::recover(app, &phrase, provider, chain, protect(insecure_no_passphrase)).await
         }
     }
 }

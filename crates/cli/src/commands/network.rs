@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use seedbank_agreement::Amount;
 use seedbank_catalog::Books;
 use seedbank_catalog::records::ProviderProfile;
+use seedbank_client::registry::Naming;
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Prices, TokenUnits};
 use seedbank_provider::{ByteSize, InitOptions};
@@ -157,7 +158,7 @@ fn pay_on(app: &App, chain: &LocalChain) -> anyhow::Result<()> {
         return Ok(());
     }
     let config = ChainConfig {
-        chain: ChainSection { rpc: vec![chain.url()], directory: chain.directory },
+        chain: ChainSection { rpc: vec![chain.url()], directory: chain.directory, naming: Naming::default() },
         budget: Budget {
             rent_per_gib_month_max: Amount(2 * LOCAL_PRICES.storage_per_gib_month.0),
             egress_per_gib_max: Amount(2 * LOCAL_PRICES.retrieval_per_gib.0),

@@ -10,7 +10,7 @@ use crate::output::{Align, bytes, parse_bytes, table};
 use crate::stop::stop_signal;
 use anyhow::{Context, bail};
 use seedbank_catalog::Books;
-use seedbank_catalog::records::ProviderProfile;
+use seedbank_catalog::records::{Provider, ProviderProfile, ProviderSource};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Accepting, Hello, Prices, TokenUnits};
 use seedbank_provider::{ByteSize, InitOptions, Liveness, Mode, RunOptions, Strangers};
@@ -219,6 +219,7 @@ fn list(app: &App) -> anyhow::Result<()> {
                     provider.profile.operator.clone(),
                     provider.profile.region.clone(),
                     bytes(provider.profile.free_bytes),
+                    source_text(provider),
                     provider.stats.last_seen.map_or("never".to_owned(), |time| time.to_string()),
                 ]
             })
@@ -230,12 +231,23 @@ fn list(app: &App) -> anyhow::Result<()> {
                 ("operator", Align::Left),
                 ("region", Align::Left),
                 ("offers", Align::Right),
+                ("from", Align::Left),
                 ("last seen", Align::Left),
             ],
             &rows,
         )
     })?;
     Ok(())
+}
+
+/// How it came into the books, and whether the registry says that it goes.
+fn source_text(provider: &Provider) -> String {
+    let source = match (provider.source, provider.wallet) {
+        (ProviderSource::Hand, None) => "hand",
+        (ProviderSource::Hand, Some(_)) => "hand, registry",
+        (ProviderSource::Registry, _) => "registry",
+    };
+    if provider.leaving { format!("{source}, leaving") } else { source.to_owned() }
 }
 
 #[derive(Serialize)]

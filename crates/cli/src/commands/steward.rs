@@ -3,6 +3,7 @@
 use crate::app::{App, dataset_keys};
 use crate::args::Steward as Command;
 use crate::local::{Serving, end_with_parent};
+use crate::registries;
 use crate::stop::stop_signal;
 use anyhow::Context;
 use seedbank_catalog::records::Dataset;
@@ -31,7 +32,8 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
             format!("the steward of {} serves on {}; metrics at {}", line.key, line.address, serving.metrics)
         });
     };
-    let options = RunOptions::new(metrics, app.home.index_dir());
+    let registries = registries::of(app, &ring).await?;
+    let options = RunOptions { registries, ..RunOptions::new(metrics, app.home.index_dir()) };
     let paths = app.books_paths();
     let keys = move |dataset: &Dataset| dataset_keys(&ring, dataset).ok();
     seedbank_steward::run(&paths, options, network, owner, Arc::new(keys), on_ready, stop_signal()?).await?;

@@ -3,6 +3,7 @@
 //! Whoever holds it can find, fetch and open the dataset in the key epochs that it names, and nothing else of its
 //! owner; it can't sign versions. `docs/formats/keystore.md` draws the bytes.
 
+use seedbank_client::registry::profile::is_host_and_port;
 use seedbank_formats::codec::{DecodeError, Reader, Writer};
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, dataset_id};
 use seedbank_formats::{DatasetId, PublicKey};
@@ -45,18 +46,7 @@ impl ProviderAddress {
     /// # Errors
     /// When it is not.
     pub(crate) fn new(key: PublicKey, address: &str) -> Result<ProviderAddress, ParseProviderAddressError> {
-        let (host, port) = address.rsplit_once(':').ok_or(ParseProviderAddressError)?;
-        let port_fits =
-            port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0);
-        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let host_fits = match bracketed {
-            Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-                !host.is_empty() && host.bytes().all(allowed)
-            }
-        };
-        if !host_fits || !port_fits || address.len() > ADDRESS_BYTES_MAX {
+        if !is_host_and_port(address) {
             return Err(ParseProviderAddressError);
         }
         Ok(ProviderAddress { key, address: address.to_owned() })

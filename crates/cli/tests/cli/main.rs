@@ -28,6 +28,7 @@ mod network;
 mod paid;
 mod program;
 mod recovery;
+mod registries;
 mod round_trip;
 mod sandbox;
 mod scarce;

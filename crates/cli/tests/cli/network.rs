@@ -240,7 +240,7 @@ impl Network {
 }
 
 /// Makes a provider that had a port of the system's choice keep it.
-fn pin_port(dir: &Path, address: &str) {
+pub(crate) fn pin_port(dir: &Path, address: &str) {
     let path = dir.join("provider.toml");
     let text = fs::read_to_string(&path).expect("the configuration can be read");
     let pinned: Vec<String> = text

@@ -212,7 +212,10 @@ impl Registries {
         turn.end().await;
         match sent {
             Ok(()) => Ok(Some(Named::Published { sequence: ours.sequence })),
-            Err(SendError::Refused(Refusal::Moved { .. } | Refusal::NameTaken)) => Ok(None),
+            Err(
+                SendError::Refused(Refusal::Moved { .. } | Refusal::NameTaken)
+                | SendError::Reverted { refusal: Some(Refusal::Moved { .. } | Refusal::NameTaken), .. },
+            ) => Ok(None),
             Err(error) => match ChainError::from(error) {
                 ChainError::Overtaken(_) => Ok(None),
                 error => Err(error.into()),
