@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "network/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests of networks that are paid")]
 mod harness;
 #[path = "network/old_books.rs"]
 mod old_books;

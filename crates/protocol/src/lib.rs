@@ -1,5 +1,6 @@
 //! Messages and sans-IO exchanges between client, provider and steward.
 
+pub mod address;
 pub mod answers;
 pub mod hedging;
 pub mod latency;

@@ -3,10 +3,10 @@
 //! Whoever holds it can find, fetch and open the dataset in the key epochs that it names, and nothing else of its
 //! owner; it can't sign versions. `docs/formats/keystore.md` draws the bytes.
 
-use seedbank_client::registry::profile::is_host_and_port;
 use seedbank_formats::codec::{DecodeError, Reader, Writer};
 use seedbank_formats::keys::{DatasetSecret, KeyEpoch, dataset_id};
 use seedbank_formats::{DatasetId, PublicKey};
+use seedbank_protocol::address::is_host_and_port;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;

@@ -2,6 +2,7 @@
 
 use seedbank_agreement::Amount;
 use seedbank_agreement::price::Prices;
+use seedbank_protocol::address::is_host_and_port;
 use serde::Deserialize;
 
 /// The longest text that the registry takes.
@@ -9,9 +10,6 @@ const BYTES_MAX: usize = 4096;
 
 /// Names for people are no longer.
 const NAME_BYTES_MAX: usize = 64;
-
-/// A host name has at most 253 bytes, a port 5 digits.
-const ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
 
 /// Why a profile can't be used. Its provider is passed over.
 #[derive(Debug, thiserror::Error)]
@@ -79,27 +77,6 @@ impl Profile {
 
 fn address(text: String) -> Result<String, ProfileError> {
     if is_host_and_port(&text) { Ok(text) } else { Err(ProfileError::Address) }
-}
-
-/// Whether a text is a host's name or address with a port, and nothing else.
-#[must_use]
-pub fn is_host_and_port(text: &str) -> bool {
-    text.len() <= ADDRESS_BYTES_MAX
-        && text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port))
-}
-
-fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-        }
-    }
-}
-
-fn is_port(port: &str) -> bool {
-    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 fn text(field: &'static str, text: String) -> Result<String, ProfileError> {
