@@ -15,12 +15,24 @@ cp -r foundry.toml tools src test "$copy"
 ln -s "$here/node_modules" "$copy/node_modules"
 
 if [ $# -gt 0 ]; then patches=("${@/#/test/mutations/}"); patches=("${patches[@]/%/.patch}"); else patches=(test/mutations/*.patch); fi
+# Tests that fail without any patch would "notice" every one.
+declare -A pass
+unpatched() {
+    rm -rf "$copy/src"
+    cp -r src "$copy/src"
+    (cd "$copy" && forge test --match-path "$1" >log 2>&1) || { cat "$copy/log" >&2; echo "$1 fails on its own" >&2; exit 2; }
+    grep -q 'PASS' "$copy/log" || { echo "$1 matches no test" >&2; exit 2; }
+}
 killed=0
 survivors=()
 for patch in "${patches[@]}"; do
     name=$(basename "$patch" .patch)
     tests=$(sed -n '1s/^tests: //p' "$patch")
     [ -n "$tests" ] || { echo "$name names no tests" >&2; exit 2; }
+    if [ -z "${pass[$tests]:-}" ]; then
+        unpatched "$tests"
+        pass[$tests]=yes
+    fi
     rm -rf "$copy/src"
     cp -r src "$copy/src"
     patch --quiet --directory="$copy" --strip=1 <"$patch"
