@@ -224,6 +224,7 @@ contract Blake3PathsTest is Blake3Vectors {
     }
 
     /// Two kernels that share nothing, on random chunks and paths of any length that is allowed.
+    /// forge-config: default.fuzz.runs = 128
     function test_agrees_with_the_reference(uint256 seed, uint64 length, uint64 index, uint8 fill) public view {
         length = uint64(1 + length % ((1 << (1 + seed % 40)) - 1));
         uint64 chunks = (length + 1023) / 1024;
