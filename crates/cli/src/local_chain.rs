@@ -7,20 +7,25 @@
 use crate::keystore::replace_private;
 use crate::local::Starting;
 use anyhow::{Context, ensure};
-use seedbank_agreement::Address;
 use seedbank_agreement::wallet::WalletKey;
-use seedbank_settlement::{EndpointUrl, SendPolicy, Settings, deploy};
+use seedbank_agreement::{Address, Amount};
+use seedbank_settlement::{Chain, ChainConfig, EndpointPolicy, EndpointUrl, SendPolicy, Settings, deploy};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::sleep;
 
 /// The chain's name among the processes.
 pub(crate) const CHAIN: &str = "chain";
 
 /// What is remembered of the chain, in the network's folder.
 const REMEMBERED: &str = "chain.json";
+
+/// A provider registers and stakes within a second of its start.
+const STAKE_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How time passes on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,40 @@ impl LocalChain {
     /// Where its JSON-RPC is.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The contracts on it.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Chain> {
+        let config = ChainConfig {
+            endpoints: vec![self.url().parse()?],
+            directory: self.directory,
+            chain_id: None,
+            policy: EndpointPolicy::default(),
+        };
+        Chain::connect(&config).await.context("connecting to the local chain")
+    }
+
+    /// Waits until so many providers have registered and staked: before that nobody can agree on anything with them.
+    pub(crate) async fn wait_for_stakes(&self, providers: u16, stake: Amount) -> anyhow::Result<()> {
+        let chain = self.connect().await?;
+        let registry = chain.registry();
+        let deadline = Instant::now() + STAKE_PATIENCE;
+        loop {
+            let mut staked = 0;
+            for wallet in registry.page(0, registry.count().await?).await? {
+                if registry.stake_of(wallet).await? >= stake {
+                    staked += 1;
+                }
+            }
+            if staked >= u32::from(providers) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "only {staked} of {providers} providers have staked on the chain; their logs say why"
+            );
+            sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// The chain of a network's folder, if it has one.

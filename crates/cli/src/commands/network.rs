@@ -136,6 +136,9 @@ pub(crate) async fn start(
             accepting: true,
         });
     }
+    if let Some(chain) = &chain {
+        chain.wait_for_stakes(providers, Amount(LOCAL_STAKE)).await?;
+    }
     let books = open_books(&app.books_paths())?;
     for profile in profiles {
         books.put_provider(profile)?;

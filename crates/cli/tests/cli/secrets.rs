@@ -199,7 +199,7 @@ fn no_secret_is_on_a_command_line_in_a_log_or_in_clear_on_a_disk() {
     }
     let logs = files_below(&home.root().join("network"));
     let logs: Vec<_> = logs.iter().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
-    assert_eq!(logs.len(), 5, "each process has a log");
+    assert_eq!(logs.len(), 6, "each process has a log");
     for log in logs {
         secrets.assert_absent(&fs::read(log).expect("it can be read"), &log.display().to_string());
     }

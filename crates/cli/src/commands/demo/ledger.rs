@@ -1,7 +1,7 @@
 //! Who was paid for what, out of what the contracts told. Pure.
 
 use crate::output::{Align, table};
-use seedbank_agreement::{Address, Amount};
+use seedbank_agreement::{Address, Amount, Epoch};
 use seedbank_settlement::{ChannelEvent, Event, MarketEvent};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -39,12 +39,12 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Adds up what happened.
-    pub(super) fn of(events: &[Event]) -> Told {
+    /// Adds up what happened, of proofs those of the epochs up to the last one that is told of.
+    pub(super) fn of(events: &[Event], last: Epoch) -> Told {
         let mut told = Told::default();
         for event in events {
             match event {
-                Event::Market(MarketEvent::Proven { provider, paid, .. }) => {
+                Event::Market(MarketEvent::Proven { provider, epoch, paid }) if *epoch <= last => {
                     let account = told.providers.entry(*provider).or_default();
                     account.proven += 1;
                     add(&mut account.rent, *paid);
@@ -226,7 +226,9 @@ mod tests {
             paid: Amount(7),
             cumulative: Amount(9),
         });
-        let told = Told::of(&[proven(one, 1, 5), proven(one, 2, 5), proven(two, 1, 3), missed, cashed]);
+        let events =
+            [proven(one, 1, 5), proven(one, 2, 5), proven(two, 1, 3), missed, cashed, proven(one, 3, 5)];
+        let told = Told::of(&events, Epoch(2));
         let first =
             Account { proven: 2, rent: Amount(10), vouchers: 1, reads: Amount(7), ..Account::default() };
         let second =

@@ -16,8 +16,8 @@ use seedbank_agreement::wallet::{WalletKey, WalletRole};
 use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Signed, Typed as _, Voucher};
 use seedbank_formats::FragmentId;
 use seedbank_settlement::{
-    Chain, ChainConfig, ChannelEvent, Cursor, EndpointPolicy, Event, EventItem, EventPolicy, Events, Outcome,
-    Proof, Redeemed, SendError, SendPolicy, Wallet,
+    Chain, ChannelEvent, Cursor, Event, EventItem, EventPolicy, Events, Outcome, Proof, Redeemed, SendError,
+    SendPolicy, Wallet,
 };
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -84,6 +84,7 @@ pub(super) async fn act(
         ),
     );
     let mut claims: Vec<Refused> = Vec::new();
+    let mut last = Epoch(0);
     for _ in 0..EPOCHS {
         let epoch = Epoch(stage.clock.next_epoch(&stage.chain).await?);
         stage.record_misses().await?;
@@ -98,6 +99,7 @@ pub(super) async fn act(
         }
         // Blocks are the chain's pulse: an epoch without enough of them does not count.
         stage.clock.mine()?;
+        last = epoch;
     }
     stage.clock.next_epoch(&stage.chain).await?;
     stage.record_misses().await?;
@@ -108,7 +110,7 @@ pub(super) async fn act(
         let often = if *times == 1 { String::new() } else { format!(", {times} times") };
         line(app, &format!("  {attempt}{often}: {why}."));
     }
-    let ledger = stage.ledger(refused).await?;
+    let ledger = stage.ledger(refused, last).await?;
     stage.passer_by.stop().await;
     Ok(ledger)
 }
@@ -120,14 +122,8 @@ async fn set(
     killed: &[String],
     damaged: Option<&str>,
 ) -> anyhow::Result<Stage> {
-    let config = ChainConfig {
-        endpoints: vec![chain.url().parse()?],
-        directory: chain.directory,
-        chain_id: None,
-        policy: EndpointPolicy::default(),
-    };
     let clock = ChainClock(chain.address);
-    let chain = Chain::connect(&config).await?;
+    let chain = chain.connect().await?;
     let passer_by = Wallet::start(chain.clone(), crate::local_chain::throw_away_key()?, SendPolicy::local());
     let client = inner.keys()?.wallet(WalletRole::Wallet)?.address();
     let mut players = Vec::new();
@@ -238,8 +234,8 @@ impl Stage {
         Ok(refused)
     }
 
-    async fn ledger(&self, refused: Vec<Refused>) -> anyhow::Result<Ledger> {
-        let told = Told::of(&self.events().await?);
+    async fn ledger(&self, refused: Vec<Refused>, last: Epoch) -> anyhow::Result<Ledger> {
+        let told = Told::of(&self.events().await?, last);
         let deployment = self.chain.deployment();
         let mut providers = Vec::new();
         for player in &self.players {
