@@ -7,7 +7,7 @@ use crate::program::{Invocation, Started, list_of, text_of};
 use crate::sandbox::{Home, Sandbox, wait_until};
 use seedbank_agreement::{Address, WalletKey};
 use seedbank_formats::keys::SigningKey;
-use seedbank_formats::{DatasetId, Signature};
+use seedbank_formats::{DatasetId, PublicKey, Signature};
 use seedbank_settlement::{
     Chain, ChainConfig, DatasetEntry, Deployment, EndpointPolicy, SendPolicy, Settings, Wallet, deploy,
     name_id,
@@ -62,6 +62,7 @@ impl World {
         };
         for number in 0..PROVIDERS {
             let provider = world.provider(number);
+            world.squat(identity(&provider.dir).public());
             world.register(number, &provider.dir, &provider.address);
             world.providers.push(provider);
         }
@@ -109,6 +110,14 @@ impl World {
             wallet.stop().await;
             done
         })
+    }
+
+    /// Somebody claims a key before its own provider does, and leads those who believe it to an address of their own.
+    fn squat(&self, key: PublicKey) {
+        self.send(9, async |wallet| {
+            let word = Signature([7; 64]);
+            wallet.registry().register(key, &word, &profile("127.0.0.1:1")).await.expect("registered");
+        });
     }
 
     fn register(&self, number: u8, dir: &Path, address: &str) {
@@ -199,12 +208,6 @@ fn key_of(home: &Home) -> String {
 #[test]
 fn a_home_that_knows_only_the_chain_finds_providers_datasets_and_its_own_past() {
     let mut world = World::start();
-    // Somebody claims another's key, and leads those who believe it to an address of their own.
-    let squatted = identity(&world.providers[0].dir).public();
-    world.send(9, async |wallet| {
-        let word = Signature([7; 64]);
-        wallet.registry().register(squatted, &word, &profile("127.0.0.1:1")).await.expect("registered");
-    });
     let owner = world.user("owner");
     let (tree, notes) = (world.path("tree"), world.path("notes"));
     write_specimen(&tree, 60);
