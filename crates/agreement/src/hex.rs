@@ -1,20 +1,11 @@
 //! Bytes as the EVM's tools write them: hex behind `0x`.
 
+use seedbank_formats::from_hex;
 use std::fmt::{self, Write};
 
 /// Reads exactly `N` bytes of hex, with or without `0x`, in either case.
 pub(crate) fn read<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
-    if digits.len() != N * 2 {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).expect("two hex digits make one byte");
-    }
-    Some(bytes)
+    from_hex(text.strip_prefix("0x").unwrap_or(text))
 }
 
 /// Writes `0x` and the bytes in lower case.

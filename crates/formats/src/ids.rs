@@ -13,8 +13,9 @@ pub struct ParseIdError {
     digits: usize,
 }
 
-/// Parses `N` bytes of lower- or upper-case hex.
-pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// Parses exactly `N` bytes of lower- or upper-case hex.
+#[must_use]
+pub fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digits = text.as_bytes();
     if digits.len() != N * 2 {
         return None;

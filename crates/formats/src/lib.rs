@@ -31,4 +31,5 @@ pub mod version;
 pub use codec::DecodeError;
 pub use ids::{
     Asked, ChunkId, DatasetId, FragmentId, PublicKey, SegmentNumber, Sha256, Signature, Timestamp, VersionId,
+    from_hex,
 };

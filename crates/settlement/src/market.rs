@@ -4,27 +4,13 @@
 mod calls;
 
 pub use calls::{Activation, MarketCalls, Proof, Revisions};
+pub use seedbank_agreement::market::{Question, Skip, Terms};
 
 use crate::abi::market::{FragmentSets, IStorageMarket, StorageMarket as Abi};
 use crate::chain::{Chain, ReadError};
 use crate::convert::{amount, from_abi, rate, somebody, to_abi};
-use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Rate, SetRoot};
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch, SetRoot};
 use seedbank_formats::Timestamp;
-
-/// What is held, and at which price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terms {
-    /// The set.
-    pub set_root: SetRoot,
-    /// Its bytes.
-    pub size: u64,
-    /// What each proven epoch earns.
-    pub rate_per_epoch: Rate,
-    /// The first epoch in which they hold.
-    pub from: Epoch,
-    /// The first epoch in which they no longer hold.
-    pub end: Epoch,
-}
 
 /// An open agreement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,15 +64,6 @@ pub struct ProofSet {
     pub size: u64,
 }
 
-/// A client's question about one agreement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
-    /// The epoch whose seed asks and in which it must be answered.
-    pub epoch: Epoch,
-    /// What the provider gets for the answer.
-    pub bond: Amount,
-}
-
 /// A client's announcement that it takes back reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release {
@@ -132,37 +109,6 @@ pub struct Authority {
     pub cap: Amount,
     /// The last second in which it may sign.
     pub until: Timestamp,
-}
-
-/// Why an item of a batch was passed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Skip {
-    /// Not signed by whom it must be, or by a key whose time or cap is over.
-    Signature,
-    /// Used before, too late, or older than what holds.
-    Stale,
-    /// Begins or ends when it can't.
-    Epochs,
-    /// Less is locked, or free to be locked, than the terms need.
-    Escrow,
-    /// The provider's stake does not cover the rate.
-    Stake,
-    /// Would drop what was promised to be kept.
-    Retention,
-    /// No such open agreement, or its set is dead.
-    NotOpen,
-    /// The client has an agreement with this provider.
-    Exists,
-    /// Bytes that can't be.
-    Size,
-    /// The set must be brought to the current epoch first.
-    Behind,
-    /// The provider takes no new agreements.
-    Leaving,
-    /// The provider has as many agreements as a set may have.
-    Full,
-    /// A reason that this program doesn't know.
-    Unknown,
 }
 
 /// Questions to the market. See [`Chain::market`].
@@ -340,48 +286,4 @@ fn terms(found: &IStorageMarket::Terms) -> Option<Terms> {
     })
 }
 
-/// By its number in the contract: an ABI has no names for them.
-pub(crate) fn skip(reason: u8) -> Skip {
-    // 0 is "not skipped", which no event says.
-    let known = usize::from(reason).checked_sub(1).and_then(|at| SKIPS.get(at));
-    known.copied().unwrap_or(Skip::Unknown)
-}
-
-const SKIPS: [Skip; 12] = [
-    Skip::Signature,
-    Skip::Stale,
-    Skip::Epochs,
-    Skip::Escrow,
-    Skip::Stake,
-    Skip::Retention,
-    Skip::NotOpen,
-    Skip::Exists,
-    Skip::Size,
-    Skip::Behind,
-    Skip::Leaving,
-    Skip::Full,
-];
-
 type SetPathAbi = FragmentSets::Path;
-
-#[cfg(test)]
-mod tests {
-    use super::{SKIPS, Skip, skip};
-
-    #[test]
-    fn reasons_are_numbered_as_in_the_contract() {
-        let source = include_str!("../../../contracts/src/interfaces/IStorageMarket.sol");
-        let body = source.split_once("enum Skip {").unwrap().1.split_once('}').unwrap().0;
-        let names: Vec<&str> = body
-            .lines()
-            .map(|line| line.trim().trim_end_matches(','))
-            .filter(|line| !line.is_empty() && !line.starts_with("//"))
-            .collect();
-        let ours: Vec<String> = SKIPS.iter().map(|skip| format!("{skip:?}")).collect();
-        assert_eq!(names[0], "None");
-        assert_eq!(names[1..], ours);
-        assert_eq!(skip(1), Skip::Signature);
-        assert_eq!(skip(0), Skip::Unknown);
-        assert_eq!(skip(13), Skip::Unknown);
-    }
-}

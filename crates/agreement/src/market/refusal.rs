@@ -6,12 +6,11 @@ use crate::chunk_path::ChunkPathError;
 use crate::epoch::{AgreementId, Epoch};
 use crate::fragment_set::SetPathError;
 
-/// Why an item of a batch is passed over. The numbers are the contract's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+/// Why an item of a batch is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Skip {
     /// Not signed by whom it must be, or by a key whose time or cap is over.
-    Signature = 1,
+    Signature,
     /// Used before, too late, or older than what holds.
     Stale,
     /// Begins or ends when it can't.
@@ -34,6 +33,33 @@ pub enum Skip {
     Leaving,
     /// The provider has as many agreements as a set may have.
     Full,
+    /// A reason that this program doesn't know. [`Market`](super::Market) never gives it.
+    Unknown,
+}
+
+/// In the contract's order. There, 0 is "not skipped", which no event says.
+const SKIPS: [Skip; 12] = [
+    Skip::Signature,
+    Skip::Stale,
+    Skip::Epochs,
+    Skip::Escrow,
+    Skip::Stake,
+    Skip::Retention,
+    Skip::NotOpen,
+    Skip::Exists,
+    Skip::Size,
+    Skip::Behind,
+    Skip::Leaving,
+    Skip::Full,
+];
+
+impl Skip {
+    /// By its number in the contract: an ABI has no names for them.
+    #[must_use]
+    pub fn of(number: u8) -> Skip {
+        let known = usize::from(number).checked_sub(1).and_then(|at| SKIPS.get(at));
+        known.copied().unwrap_or(Skip::Unknown)
+    }
 }
 
 /// Why a step is refused, as the contracts' errors have it.
@@ -122,4 +148,26 @@ pub enum Refusal {
     /// A number passes its range.
     #[error("a number is out of range")]
     Overflow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SKIPS, Skip};
+
+    #[test]
+    fn reasons_are_numbered_as_in_the_contract() {
+        let source = include_str!("../../../../contracts/src/interfaces/IStorageMarket.sol");
+        let body = source.split_once("enum Skip {").unwrap().1.split_once('}').unwrap().0;
+        let names: Vec<&str> = body
+            .lines()
+            .map(|line| line.trim().trim_end_matches(','))
+            .filter(|line| !line.is_empty() && !line.starts_with("//"))
+            .collect();
+        let ours: Vec<String> = SKIPS.iter().map(|skip| format!("{skip:?}")).collect();
+        assert_eq!(names[0], "None");
+        assert_eq!(names[1..], ours);
+        assert_eq!(Skip::of(1), Skip::Signature);
+        assert_eq!(Skip::of(0), Skip::Unknown);
+        assert_eq!(Skip::of(13), Skip::Unknown);
+    }
 }

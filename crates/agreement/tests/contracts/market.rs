@@ -403,26 +403,11 @@ fn skips(logs: &[Log]) -> Skipped {
         if log.topic == MARKET.topic("RevisionSkipped") {
             words.u32();
         }
-        (index, SKIPS[usize::try_from(words.u32()).unwrap() - 1])
+        (index, Skip::of(u8::try_from(words.u32()).unwrap()))
     };
     let skipped = [MARKET.topic("ActivationSkipped"), MARKET.topic("RevisionSkipped")];
     logs.iter().filter(|log| skipped.contains(&log.topic)).map(reason).collect()
 }
-
-const SKIPS: [Skip; 12] = [
-    Skip::Signature,
-    Skip::Stale,
-    Skip::Epochs,
-    Skip::Escrow,
-    Skip::Stake,
-    Skip::Retention,
-    Skip::NotOpen,
-    Skip::Exists,
-    Skip::Size,
-    Skip::Behind,
-    Skip::Leaving,
-    Skip::Full,
-];
 
 /// A refusal as the contracts' revert.
 fn as_revert(refusal: &Refusal) -> Vec<u8> {

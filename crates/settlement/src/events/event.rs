@@ -4,7 +4,7 @@ use super::{Contracts, Happened};
 use crate::abi::{anchor, beacon, channels, datasets, market, registry};
 use crate::channels::{VoucherSkip, reason};
 use crate::convert::{amount, from_abi, rate};
-use crate::market::{Skip, skip};
+use crate::market::Skip;
 use crate::rpc::Log;
 use alloy_sol_types::SolEventInterface;
 use seedbank_agreement::publication::{HeadHash, NameId};
@@ -154,12 +154,14 @@ fn market_event(log: &Log) -> Option<MarketEvent> {
         E::AgreementOpened(e) => {
             M::AgreementOpened { agreement: agreement(e.agreement), proposal: proposal(&e.terms) }
         }
-        E::ActivationSkipped(e) => M::ActivationSkipped { proposal: e.proposal.0, reason: skip(e.reason) },
+        E::ActivationSkipped(e) => {
+            M::ActivationSkipped { proposal: e.proposal.0, reason: Skip::of(e.reason) }
+        }
         E::Revised(e) => M::Revised { revision: revision(&e.terms) },
         E::RevisionSkipped(e) => M::RevisionSkipped {
             agreement: agreement(e.agreement),
             sequence: e.sequence,
-            reason: skip(e.reason),
+            reason: Skip::of(e.reason),
         },
         E::TermsBegan(e) => M::TermsBegan {
             agreement: agreement(e.agreement),

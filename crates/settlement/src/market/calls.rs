@@ -1,6 +1,6 @@
 //! What can be done in the market.
 
-use super::{SetPathAbi, Skip, skip};
+use super::{SetPathAbi, Skip};
 use crate::abi::market::{IStorageMarket, StorageMarket as Abi};
 use crate::convert::{rate_units, to_abi, units, word};
 use crate::rpc::Receipt;
@@ -222,7 +222,7 @@ fn activated(
         } else if let Ok(event) = Abi::ActivationSkipped::decode_raw_log(topics, data)
             && let Some(outcome) = outcomes.get_mut(event.index.saturating_to::<usize>())
         {
-            *outcome = Err(match skip(event.reason) {
+            *outcome = Err(match Skip::of(event.reason) {
                 // Told apart from what was not skipped.
                 Skip::Unknown => Skip::NotOpen,
                 known => known,
@@ -246,7 +246,7 @@ fn revised(receipt: &Receipt, market: Address, count: usize) -> Vec<Result<(), S
         if let Ok(event) = Abi::RevisionSkipped::decode_raw_log(log.topics.iter().copied(), &log.data)
             && let Some(outcome) = outcomes.get_mut(event.index.saturating_to::<usize>())
         {
-            *outcome = Err(skip(event.reason));
+            *outcome = Err(Skip::of(event.reason));
         }
     }
     outcomes
