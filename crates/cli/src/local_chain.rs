@@ -4,13 +4,14 @@
 //! deployed is remembered beside `network.json`, with the chain's port: it is the same at every start, because providers
 //! and this home have it in their configuration.
 
-use crate::keystore::replace_private;
+use crate::keystore::{KeyRing, Phrase, replace_private};
 use crate::local::Starting;
 use anyhow::{Context, ensure};
-use seedbank_agreement::wallet::WalletKey;
+use seedbank_agreement::wallet::{WalletKey, WalletRole};
 use seedbank_agreement::{Address, Amount};
 use seedbank_settlement::{Chain, ChainConfig, EndpointPolicy, EndpointUrl, SendPolicy, Settings, deploy};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -137,14 +138,7 @@ pub(crate) async fn start(starting: &mut Starting, dir: &Path, plan: Plan) -> an
 
 /// A key that is not kept: what is deployed with it has no owner.
 pub(crate) fn throw_away_key() -> anyhow::Result<WalletKey> {
-    loop {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
-        // One number in 2^128 is none.
-        if let Ok(key) = WalletKey::from_secret(&secret) {
-            return Ok(key);
-        }
-    }
+    Ok(KeyRing::new(&Phrase::generate()?, BTreeMap::new()).wallet(WalletRole::Wallet)?)
 }
 
 fn settings(plan: Plan) -> anyhow::Result<Settings> {

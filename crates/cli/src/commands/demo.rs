@@ -3,7 +3,6 @@
 //! Real processes, a real network between them, real files. It makes one folder under the system's temporary folder and
 //! removes it, unless it is asked to keep it; the data that it is given is only read.
 
-mod chain_clock;
 mod damage;
 mod edit;
 mod ledger;

@@ -3,7 +3,6 @@
 //! The honest providers are the demo's own processes and do all by themselves. Dishonest people are played from here, against the
 //! same contracts: what they send is what anybody could send.
 
-use super::chain_clock::ChainClock;
 use super::ledger::{Holding, Ledger, Line, Refused, Told};
 use super::line;
 use crate::app::App;
@@ -14,6 +13,7 @@ use seedbank_agreement::chunk_path::ChunkPath;
 use seedbank_agreement::fragment_set::{Fragment, SetPath};
 use seedbank_agreement::wallet::{WalletKey, WalletRole};
 use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Signed, Typed as _, Voucher};
+use seedbank_devchain::RemoteClock;
 use seedbank_formats::FragmentId;
 use seedbank_settlement::{
     Chain, ChannelEvent, Cursor, Event, EventItem, EventPolicy, Events, Outcome, Proof, Redeemed, SendError,
@@ -59,7 +59,7 @@ struct Player {
 
 struct Stage {
     chain: Chain,
-    clock: ChainClock,
+    clock: RemoteClock,
     /// Anybody: records misses, and sends what dishonest people made.
     passer_by: Wallet,
     client: Address,
@@ -86,7 +86,7 @@ pub(super) async fn act(
     let mut claims: Vec<Refused> = Vec::new();
     let mut last = Epoch(0);
     for _ in 0..EPOCHS {
-        let epoch = Epoch(stage.clock.next_epoch(&stage.chain).await?);
+        let epoch = stage.next_epoch().await?;
         stage.record_misses().await?;
         stage.wait_for_proofs(epoch).await?;
         for player in stage.players.iter().filter(|player| player.fate == Fate::Damaged) {
@@ -98,10 +98,10 @@ pub(super) async fn act(
             }
         }
         // Blocks are the chain's pulse: an epoch without enough of them does not count.
-        stage.clock.mine()?;
+        stage.clock.mine().await?;
         last = epoch;
     }
-    stage.clock.next_epoch(&stage.chain).await?;
+    stage.next_epoch().await?;
     stage.record_misses().await?;
     let mut refused = claims;
     refused.extend(stage.cash_twice(inner).await?);
@@ -122,7 +122,7 @@ async fn set(
     killed: &[String],
     damaged: Option<&str>,
 ) -> anyhow::Result<Stage> {
-    let clock = ChainClock(chain.address);
+    let clock = RemoteClock::new(&chain.url())?;
     let chain = chain.connect().await?;
     let passer_by = Wallet::start(chain.clone(), crate::local_chain::throw_away_key()?, SendPolicy::local());
     let client = inner.keys()?.wallet(WalletRole::Wallet)?.address();
@@ -145,6 +145,15 @@ async fn set(
 }
 
 impl Stage {
+    /// Goes on to the beginning of the next epoch, and says which one that is.
+    async fn next_epoch(&self) -> anyhow::Result<Epoch> {
+        let parameters = &self.chain.deployment().parameters;
+        let now = self.chain.head().await?.time.0;
+        let into = (now - parameters.genesis) % u64::from(parameters.epoch_seconds);
+        self.clock.forward(u64::from(parameters.epoch_seconds) - into).await?;
+        self.chain.head().await?.epoch.context("the chain is before its first epoch")
+    }
+
     /// Closes the past epochs of whoever does not do so itself. Whoever records a miss gets a bounty.
     async fn record_misses(&self) -> anyhow::Result<()> {
         for player in self.players.iter().filter(|player| player.fate != Fate::Honest) {
