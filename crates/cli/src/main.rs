@@ -29,9 +29,6 @@ use output::Exit;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 
-/// What a thread may take at most, of address space: futures within futures are deep in builds that are not optimised.
-const STACK_BYTES: usize = 16 << 20;
-
 fn main() -> ExitCode {
     leave_no_core_file();
     let cli = Cli::parse();
@@ -63,8 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     logging::start(logging::level(cli.global.log.as_deref(), default)?, cli.global.log_format);
     let app = App::new(&cli.global)?;
     // Daemons end in order by themselves; everything else ends where it stands, and goes on when run again.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         if daemon {
             return dispatch(&app, cli.command).await.map(|()| Exit::Done);

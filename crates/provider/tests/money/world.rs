@@ -47,10 +47,10 @@ pub(crate) struct World {
     pub(crate) payee: Address,
 }
 
-/// Runs a test. An EVM that is not optimised runs contracts deep in its stack, so threads have more than usual.
+/// Runs a test.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(2).thread_stack_size(16 << 20).enable_all().build().unwrap();
+    let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(test);
     runtime.shutdown_background();
 }
