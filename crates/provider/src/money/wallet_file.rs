@@ -13,7 +13,9 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub enum WalletFileError {
     /// See there; the file is the wallet's.
-    #[error("the wallet's key")]
+    #[error(
+        "the wallet's key; put it back from a copy, or make a new folder with `seedbank provider init --rpc URL --directory ADDRESS`"
+    )]
     File(#[from] IdentityError),
     /// The digits are no key: restore it from a copy.
     #[error("the wallet's key is no key of this curve")]
