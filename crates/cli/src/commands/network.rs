@@ -16,7 +16,7 @@ use seedbank_catalog::records::ProviderProfile;
 use seedbank_client::registry::Naming;
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Prices, TokenUnits};
-use seedbank_provider::{ByteSize, InitOptions};
+use seedbank_provider::{ByteSize, InitChain, InitOptions};
 use seedbank_steward::open_books;
 use serde::Serialize;
 use std::fs::{DirBuilder, OpenOptions};
@@ -116,11 +116,12 @@ pub(crate) async fn start(
                 operator: Some(operator.clone()),
                 clients: vec![(owner, LOCAL_CAPACITY)],
                 prices: chain.as_ref().map(|_| LOCAL_PRICES).unwrap_or_default(),
+                chain: chain.as_ref().map(earning_on),
                 ..InitOptions::default()
             };
             seedbank_provider::init(&folder, &init)?;
-            if let Some(chain) = &chain {
-                earn_on(&folder, chain, clock)?;
+            if chain.is_some() && clock == Clock::Moved {
+                hurry(&folder)?;
             }
         }
         let path = folder.to_str().context("the home's path is not UTF-8")?;
@@ -173,23 +174,19 @@ fn pay_on(app: &App, chain: &LocalChain) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells a provider, whose folder was just prepared, that it is paid on `chain`, where tokens come from a faucet.
-fn earn_on(folder: &Path, chain: &LocalChain, clock: Clock) -> anyhow::Result<()> {
-    seedbank_provider::create_wallet(folder, seedbank_provider::WALLET_FILE)?;
+/// How a provider is paid on `chain`, where tokens come from a faucet.
+fn earning_on(chain: &LocalChain) -> InitChain {
+    InitChain { rpc: vec![chain.url()], directory: chain.directory, stake: Amount(LOCAL_STAKE), faucet: true }
+}
+
+/// Tells a provider, whose folder was just prepared, to want its money at once: where weeks pass in seconds, the little that is
+/// read in them is to be paid, too.
+fn hurry(folder: &Path) -> anyhow::Result<()> {
     let path = folder.join(seedbank_provider::CONFIG_FILE);
     let mut file =
         OpenOptions::new().append(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
-    // Where weeks pass in seconds, the little that is read in them is to be paid, too.
-    let credit = match clock {
-        Clock::Wall => "",
-        Clock::Moved => "[chain.credit]\nper_key = \"16KiB\"\n[chain.redeem]\nevery_s = 1\n",
-    };
-    let section = format!(
-        "\n[chain]\nrpc = [\"{}\"]\ndirectory = \"{}\"\nstake = \"{LOCAL_STAKE}\"\nfaucet = true\n{credit}",
-        chain.url(),
-        chain.directory
-    );
-    file.write_all(section.as_bytes()).with_context(|| format!("writing {}", path.display()))
+    file.write_all(b"[chain.credit]\nper_key = \"16KiB\"\n[chain.redeem]\nevery_s = 1\n")
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// This home's keys; a local network makes throw-away ones when there are none.
