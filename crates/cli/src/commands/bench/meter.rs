@@ -1,7 +1,8 @@
 //! What a stretch of work costs: time, processor time, peak memory and bytes written, of this process and of the
 //! network's.
 //!
-//! Everything comes from Linux's `/proc`. Processor time counts in hundredths of a second, threads that ended included.
+//! Memory, bytes written and other processes' time come from Linux's `/proc`, where processor time counts in hundredths
+//! of a second, threads that ended included. This process's own time comes from its clock, so that no work is for free.
 
 mod proc;
 mod sampler;
@@ -169,12 +170,12 @@ impl Meter {
     fn cpu(&self) -> anyhow::Result<CpuSeconds> {
         let sum = |folders: &[String]| folders.iter().map(|folder| proc::cpu_seconds(folder)).sum();
         let client = match self.client {
-            Client::This => proc::cpu_seconds(SELF),
-            Client::Child(_) => proc::children_cpu_seconds(SELF),
+            Client::This => process_cpu().as_secs_f64(),
+            Client::Child(_) => proc::children_cpu_seconds(SELF)?,
         };
         let (providers, steward): (anyhow::Result<f64>, anyhow::Result<f64>) =
             (sum(&self.providers), sum(&self.steward));
-        Ok(CpuSeconds { client: client?, providers: providers?, steward: steward? })
+        Ok(CpuSeconds { client, providers: providers?, steward: steward? })
     }
 
     fn written(&self) -> anyhow::Result<Bytes> {
@@ -244,5 +245,16 @@ mod tests {
         assert!(cost.high_water_bytes.client >= 64 << 20, "{cost:?}");
         assert_eq!(cost.cpu_seconds.providers.to_bits(), 0f64.to_bits());
         assert!(process_cpu() >= thread_cpu());
+    }
+
+    /// Shares of it are told, and nothing can be a share of nothing.
+    #[test]
+    fn even_a_moment_of_work_costs_something() {
+        let meter = Meter::alone();
+        let begun = meter.begin().unwrap();
+        let cpu = thread_cpu();
+        while (thread_cpu() - cpu).as_micros() < 300 {}
+        let cost = meter.end(begun, 100).unwrap();
+        assert!(cost.cpu_seconds.client > 0.0, "{cost:?}");
     }
 }
