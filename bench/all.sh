@@ -11,7 +11,7 @@ seedbank=${SEEDBANK:-$root/target/release/seedbank}
 results=${RESULTS:-$root/bench/results}
 mkdir -p "$results"
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(stages transport local memory metadata network compare)
+[ ${#parts[@]} -gt 0 ] || parts=(stages transport local memory metadata network payments compare)
 
 if [ -z "${SEEDBANK:-}" ]; then
     cargo build --release --locked --manifest-path "$root/Cargo.toml"
@@ -47,6 +47,7 @@ for part in "${parts[@]}"; do
         local) measure local local ;;
         memory) measure memory memory ;;
         metadata) measure metadata metadata ;;
+        payments) measure payments payments ;;
         network)
             home=$(mktemp -d "${TMPDIR:-/tmp}/seedbank-all-XXXXXX")
             "$seedbank" --home "$home" --quiet up --detach >/dev/null

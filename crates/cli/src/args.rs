@@ -631,6 +631,27 @@ pub(crate) enum Bench {
         #[arg(long, value_name = "FILE")]
         anvil: Option<PathBuf>,
     },
+    /// What paying for reads costs: the same reads of a local network with pay and without, in turn.
+    Payments {
+        /// Bytes of random data, as in 1GiB.
+        #[arg(long, default_value = "1GiB")]
+        size: String,
+        /// Reads of all the bytes in each round.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        reads: u32,
+        /// Rounds of each kind; medians and spread are printed.
+        #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=99))]
+        pairs: u32,
+        /// Provider processes.
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+        providers: u16,
+        /// Bytes that a reader may owe a provider, as in 1MiB: a voucher is sent for each. Providers' own default otherwise.
+        #[arg(long, value_name = "BYTES", conflicts_with = "control")]
+        credit: Option<String>,
+        /// No pay on either side: how far equal rounds lie apart.
+        #[arg(long)]
+        control: bool,
+    },
     /// Small files and large trees: push, pull, ls, log, and the commit of one change.
     Metadata {
         /// Files of 2,400 bytes.

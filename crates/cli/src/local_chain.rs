@@ -9,6 +9,7 @@ use crate::local::Starting;
 use anyhow::{Context, ensure};
 use seedbank_agreement::wallet::{WalletKey, WalletRole};
 use seedbank_agreement::{Address, Amount};
+use seedbank_provider::ByteSize;
 use seedbank_settlement::{Chain, ChainConfig, EndpointPolicy, EndpointUrl, SendPolicy, Settings, deploy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use tokio::time::sleep;
 pub(crate) const CHAIN: &str = "chain";
 
 /// What is remembered of the chain, in the network's folder.
-const REMEMBERED: &str = "chain.json";
+pub(crate) const REMEMBERED: &str = "chain.json";
 
 /// A provider registers and stakes within a second of its start.
 const STAKE_PATIENCE: Duration = Duration::from_secs(60);
@@ -46,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) epoch_seconds: u32,
     /// How its time passes.
     pub(crate) clock: Clock,
+    /// What a reader may owe a provider that is made with it; `None` for the provider's own default.
+    pub(crate) credit: Option<ByteSize>,
 }
 
 /// A chain that serves, with contracts on it.

@@ -40,7 +40,7 @@ impl Scratch {
         chain: Option<Plan>,
         lifetime: Lifetime,
     ) -> anyhow::Result<App> {
-        let inner = app.at(Home::resolve(Some(&self.base.join("home")), None)?);
+        let inner = app.at(self.home()?);
         self.running = Some(start(&inner, providers, 0, chain, lifetime).await?);
         Ok(inner)
     }
@@ -53,6 +53,16 @@ impl Scratch {
     /// The network, once it runs, to do it harm.
     pub(crate) fn running_mut(&mut self) -> anyhow::Result<&mut Running> {
         self.running.as_mut().context("the network has not been started")
+    }
+
+    /// The network's home.
+    pub(crate) fn home(&self) -> anyhow::Result<Home> {
+        Ok(Home::resolve(Some(&self.base.join("home")), None)?)
+    }
+
+    /// Stops the network, which can be started again.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
+        self.running.take().map_or(Ok(()), Running::stop)
     }
 
     /// Where the data goes.
@@ -72,7 +82,7 @@ impl Scratch {
     }
 
     fn clear(&mut self) -> anyhow::Result<()> {
-        let stopped = self.running.take().map_or(Ok(()), Running::stop);
+        let stopped = self.stop();
         remove(&self.base)?;
         stopped
     }

@@ -171,6 +171,12 @@ impl Network {
         self.reads.as_ref().map(|reads| reads.payer())
     }
 
+    /// Vouchers that providers have taken from this process.
+    #[must_use]
+    pub fn vouchers(&self) -> u64 {
+        self.reads.as_ref().map_or(0, |reads| reads.vouchers())
+    }
+
     /// The key that providers know this process by.
     #[must_use]
     pub fn identity(&self) -> PublicKey {

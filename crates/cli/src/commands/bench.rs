@@ -12,6 +12,7 @@ mod memory;
 mod metadata;
 mod meter;
 mod network;
+mod payments;
 mod reads;
 mod references;
 mod report;
@@ -42,6 +43,12 @@ pub(crate) async fn run(app: &App, command: Bench) -> anyhow::Result<()> {
         }
         Bench::Chain { round_trips, senders, each, anvil } => {
             chain::run(app, &chain::Plan { round_trips, senders, each, anvil }).await
+        }
+        Bench::Payments { size, reads, pairs, providers, credit, control } => {
+            let size = parse_bytes(&size).context("--size")?;
+            let credit = credit.map(|credit| parse_bytes(&credit).context("--credit")).transpose()?;
+            let against = if control { payments::Against::Control } else { payments::Against::Paid };
+            payments::run(app, &payments::Plan { size, reads, pairs, providers, credit, against }).await
         }
         Bench::Metadata { small_files, tiny_files, names, providers } => {
             metadata::run(app, &metadata::Plan { small_files, tiny_files, names, providers }).await

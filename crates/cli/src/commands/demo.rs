@@ -24,6 +24,7 @@ use seedbank_client::push::{PushOptions, PushReport, Rehash};
 use seedbank_client::restore::Overwrite;
 use seedbank_formats::PublicKey;
 use seedbank_formats::seal::Compression;
+use seedbank_provider::ByteSize;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ const DATASET: &str = "field-notes";
 
 /// Short, so that providers look for the next epoch several times a second.
 const EPOCH_SECONDS: u32 = 60;
+
+/// Little, so that what little is read is paid, too.
+const CREDIT: ByteSize = ByteSize(16 << 10);
 
 /// Where the dataset that ships with the repository lies, beside the working folder or the build.
 const SHIPPED: &str = "demo-data/field-notes";
@@ -76,7 +80,7 @@ pub(crate) async fn run(app: &App, options: &Demo) -> anyhow::Result<()> {
             options.providers
         ),
     );
-    let plan = Plan { port: 0, epoch_seconds: EPOCH_SECONDS, clock: Clock::Moved };
+    let plan = Plan { port: 0, epoch_seconds: EPOCH_SECONDS, clock: Clock::Moved, credit: Some(CREDIT) };
     let inner = scratch.start(app, options.providers, Some(plan), lifetime).await?;
     let base = scratch.path("");
     let mut story = act(app, &inner, options, &data, &base, scratch.running_mut()?).await?;

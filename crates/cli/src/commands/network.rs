@@ -47,6 +47,7 @@ pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
         port: options.chain_port,
         epoch_seconds: options.epoch_seconds,
         clock: Clock::Wall,
+        credit: None,
     });
     let running = start(app, options.providers, options.port, chain, lifetime).await?;
     // Before anybody is told that it runs, and so may want it to stop.
@@ -90,8 +91,9 @@ pub(crate) async fn start(
     let owner = ring.identity().public();
     let mut starting = Starting::new(&dir, lifetime);
     let clock = chain.map_or(Clock::Wall, |plan| plan.clock);
-    let kept = LocalChain::load(&dir)?.map(|_| Plan { port: 0, epoch_seconds: 0, clock });
-    let chain = match chain.or(kept) {
+    let kept = LocalChain::load(&dir)?.map(|_| Plan { port: 0, epoch_seconds: 0, clock, credit: None });
+    let plan = chain.or(kept);
+    let chain = match plan {
         Some(plan) => Some(local_chain::start(&mut starting, &dir, plan).await?),
         None => None,
     };
@@ -120,8 +122,8 @@ pub(crate) async fn start(
                 ..InitOptions::default()
             };
             seedbank_provider::init(&folder, &init)?;
-            if chain.is_some() && clock == Clock::Moved {
-                hurry(&folder)?;
+            if let Some(plan) = &plan {
+                tune(&folder, plan)?;
             }
         }
         let path = folder.to_str().context("the home's path is not UTF-8")?;
@@ -179,14 +181,20 @@ fn earning_on(chain: &LocalChain) -> InitChain {
     InitChain { rpc: vec![chain.url()], directory: chain.directory, stake: Amount(LOCAL_STAKE), faucet: true }
 }
 
-/// Tells a provider, whose folder was just prepared, to want its money at once: where weeks pass in seconds, the little that is
-/// read in them is to be paid, too.
-fn hurry(folder: &Path) -> anyhow::Result<()> {
+/// Tells a provider, whose folder was just prepared, what readers may owe it, and to want its money at once where weeks pass
+/// in seconds.
+fn tune(folder: &Path, plan: &Plan) -> anyhow::Result<()> {
+    let mut text = String::new();
+    if let Some(credit) = plan.credit {
+        text.push_str(&format!("[chain.credit]\nper_key = \"{credit}\"\n"));
+    }
+    if plan.clock == Clock::Moved {
+        text.push_str("[chain.redeem]\nevery_s = 1\n");
+    }
     let path = folder.join(seedbank_provider::CONFIG_FILE);
     let mut file =
         OpenOptions::new().append(true).open(&path).with_context(|| format!("opening {}", path.display()))?;
-    file.write_all(b"[chain.credit]\nper_key = \"16KiB\"\n[chain.redeem]\nevery_s = 1\n")
-        .with_context(|| format!("writing {}", path.display()))
+    file.write_all(text.as_bytes()).with_context(|| format!("writing {}", path.display()))
 }
 
 /// This home's keys; a local network makes throw-away ones when there are none.

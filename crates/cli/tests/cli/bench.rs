@@ -181,6 +181,32 @@ fn stream_comes_back_as_the_file_that_it_was_named() {
 }
 
 #[test]
+fn payments_stand_beside_the_same_reads_for_nothing() {
+    let sandbox = Sandbox::new();
+    let printed = sandbox
+        .home("home")
+        .seedbank("bench payments --size 1MiB --reads 2 --pairs 2 --providers 3 --credit 64KiB")
+        .env("TMPDIR", sandbox.root())
+        .json();
+    let pairs = array(&printed, "/pairs");
+    assert_eq!(pairs.len(), 2);
+    for pair in pairs {
+        for side in ["/with", "/without"] {
+            is_cost(pair, side);
+            assert!(
+                number(pair, &format!("{side}/fetched_bytes")) >= 2.0 * 1_048_576.0,
+                "all of it is fetched"
+            );
+        }
+        assert!(number(pair, "/with/vouchers") >= 2.0, "{pair}");
+        assert_eq!(pair["without"]["vouchers"], 0);
+    }
+    assert!(number(&printed, "/ratio/min") <= number(&printed, "/ratio/median"));
+    assert!(number(&printed, "/vouchers_per_gib") > 1000.0);
+    assert!(printed["cpu_ms_per_voucher"].is_object());
+}
+
+#[test]
 fn chain_tells_round_trips_and_rates() {
     let sandbox = Sandbox::new();
     let printed = sandbox

@@ -144,6 +144,13 @@ impl Reads {
         &self.payer
     }
 
+    /// Vouchers that providers have taken.
+    #[must_use]
+    pub fn vouchers(&self) -> u64 {
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.values().map(|running| running.vouchers.load(Ordering::Relaxed)).sum()
+    }
+
     /// Begins a read of so many bytes; `None` where reads are free.
     ///
     /// # Errors
