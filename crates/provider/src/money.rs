@@ -88,7 +88,6 @@ pub(crate) struct Money {
     prices: Prices,
     /// What was quoted before the daemon began, and is honoured.
     quoted_before: Vec<books::Quoted>,
-    pub(crate) entry: Entry,
     key: WalletKey,
     identity: Arc<SigningKey>,
     store: Arc<Store>,
@@ -112,7 +111,6 @@ impl Money {
         dir: &Path,
         config: &ChainConfig,
         prices: Prices,
-        entry: Entry,
         identity: Arc<SigningKey>,
         store: Arc<Store>,
     ) -> Result<Money, MoneyError> {
@@ -135,7 +133,6 @@ impl Money {
             config: config.clone(),
             prices,
             quoted_before: books.quotes(crate::service::now())?,
-            entry,
             key,
             identity,
             store,

@@ -219,7 +219,13 @@ pub async fn run(
     background.spawn(upkeep.clone().collect(stops.clone()));
     background.spawn(upkeep.scrub(CursorFile::in_folder(dir), stops.clone()));
     if let Some(money) = money {
-        background.spawn(money::keep(money, Arc::clone(&metrics), stops.clone()));
+        let entry = Entry {
+            // The port is known since the server listens.
+            address: money.config.public_address.clone().unwrap_or_else(|| serving.address.to_string()),
+            operator: config.operator.clone(),
+            region: config.region.clone(),
+        };
+        background.spawn(money::keep(money, entry, Arc::clone(&metrics), stops.clone()));
     }
     let journalist = Journalist {
         dir: dir.to_owned(),
@@ -285,14 +291,9 @@ async fn open_money(
     store: &Arc<Store>,
 ) -> Result<Option<Arc<Money>>, RunError> {
     let Some(chain) = config.chain.clone() else { return Ok(None) };
-    let entry = Entry {
-        address: chain.public_address.clone().unwrap_or_else(|| config.listen.to_string()),
-        operator: config.operator.clone(),
-        region: config.region.clone(),
-    };
     let (dir, prices) = (dir.to_owned(), config.prices);
     let (key, store) = (Arc::clone(key), Arc::clone(store));
-    let opened = spawn_blocking(move || Money::open(&dir, &chain, prices, entry, key, store));
+    let opened = spawn_blocking(move || Money::open(&dir, &chain, prices, key, store));
     let opened = opened.await.map_err(|error| {
         error!(%error, "opening panicked");
         RunError::Background

@@ -69,6 +69,11 @@ impl Invocation {
         self
     }
 
+    /// More arguments, as they are.
+    pub(crate) fn args<A: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = A>) -> Invocation {
+        arguments.into_iter().fold(self, Invocation::arg)
+    }
+
     /// A variable of its environment.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Invocation {
         self.command.env(name, value);

@@ -91,13 +91,7 @@ impl World {
     }
 
     fn chain(&self) -> Chain {
-        let config = ChainConfig {
-            endpoints: vec![self.url.parse().expect("an endpoint")],
-            directory: self.deployment.directory,
-            chain_id: None,
-            policy: EndpointPolicy::default(),
-        };
-        self.runtime.block_on(Chain::connect(&config)).expect("the chain answers")
+        connect(&self.runtime, &self.url, self.deployment.directory)
     }
 
     /// Has a key of a test send.
@@ -178,6 +172,13 @@ impl World {
     }
 }
 
+/// The contracts that a directory lists, asked without the program.
+pub(crate) fn connect(runtime: &Runtime, url: &str, directory: Address) -> Chain {
+    let endpoints = vec![url.parse().expect("an endpoint")];
+    let config = ChainConfig { endpoints, directory, chain_id: None, policy: EndpointPolicy::default() };
+    runtime.block_on(Chain::connect(&config)).expect("the chain answers")
+}
+
 fn chain(sandbox: &Sandbox, listen: &str) -> Started {
     let command = sandbox.home("operators").seedbank("chain run --json --dir").arg(sandbox.path("chain"));
     command.arg("--listen").arg(listen).start()
@@ -190,7 +191,7 @@ fn identity(dir: &Path) -> SigningKey {
     SigningKey::from_seed(std::array::from_fn(byte))
 }
 
-fn profile(address: &str) -> String {
+pub(crate) fn profile(address: &str) -> String {
     serde_json::json!({
         "address": address, "operator": "somebody", "region": "here", "rent_per_gib_month": "0", "egress_per_gib": "0",
     })
@@ -372,7 +373,7 @@ fn without_the_chain_known_names_are_read_and_with_it_no_older_head_than_it_know
 }
 
 /// Lets the next command look at the registry, as if minutes had passed.
-fn forget_look(home: &Home) {
+pub(crate) fn forget_look(home: &Home) {
     let books = rusqlite::Connection::open(home.root().join("catalog/catalog.sqlite")).expect("the books");
     let looks = books.execute("DELETE FROM settings WHERE key LIKE 'registry-look-%'", []).expect("written");
     assert_eq!(looks, 1);

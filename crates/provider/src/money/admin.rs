@@ -23,6 +23,11 @@ pub enum AdminError {
     /// Add the section.
     #[error("the configuration has no [chain]: this provider is not paid")]
     NotPaid,
+    /// The daemon knows its port once it listens, and registers itself: start it, or configure one of the two.
+    #[error(
+        "`listen` leaves the port open, so nobody knows yet where clients connect: `provider run` registers it, or set `chain.public_address`"
+    )]
+    NoPort,
     /// Restore the identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -106,6 +111,9 @@ async fn hands(dir: &Path) -> Result<Hands, AdminError> {
 pub async fn register(dir: &Path) -> Result<RegistryEntry, AdminError> {
     let Hands { config, dir_config, wallet } = hands(dir).await?;
     let identity = identity_file::load(dir)?;
+    if config.public_address.is_none() && dir_config.listen.port() == 0 {
+        return Err(AdminError::NoPort);
+    }
     let entry = Entry {
         address: config.public_address.clone().unwrap_or_else(|| dir_config.listen.to_string()),
         operator: dir_config.operator.clone(),

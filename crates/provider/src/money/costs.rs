@@ -3,7 +3,7 @@
 use crate::chain_config::ChainConfig;
 use crate::config::Config;
 use crate::money::prove::build;
-use crate::money::{Entry, Money, create_wallet};
+use crate::money::{Money, create_wallet};
 use rustix::time::{ClockId, clock_gettime};
 use seedbank_agreement::lane::Cover;
 use seedbank_agreement::{
@@ -105,10 +105,9 @@ fn paid_reads_cost_the_provider_next_to_nothing() {
     let config: ChainConfig = Config::parse(text, dir.path()).unwrap().chain.unwrap();
     let prices =
         Prices { storage_per_gib_month: TokenUnits(1), retrieval_per_gib: TokenUnits(1_000_000_000_000_000) };
-    let entry = Entry { address: String::new(), operator: String::new(), region: String::new() };
     let identity = Arc::new(SigningKey::from_seed([3; 32]));
     let store = store(&dir.path().join("data"));
-    let money = Arc::new(Money::open(dir.path(), &config, prices, entry, identity, store).unwrap());
+    let money = Arc::new(Money::open(dir.path(), &config, prices, identity, store).unwrap());
     let (key, signer) = (PublicKey([9; 32]), WalletKey::from_secret(&[4; 32]).unwrap());
     let channels = Domain { chain_id: 199, contract: Address([5; 20]) };
     let payer = signer.address();

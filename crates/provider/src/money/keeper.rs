@@ -5,13 +5,13 @@
 //! next round.
 
 use crate::metrics::Metrics;
-use crate::money::Money;
 use crate::money::books::{AgreementRow, BooksError, Fate, State};
 use crate::money::cash::CashError;
 use crate::money::connect::{ChainError, LinkError, Registered, connect, profile, register};
 use crate::money::epochs::{Elapsed, Gas, Urgency, pause, pause_after, posts_now, urgency};
 use crate::money::prove::{ProveError, build};
 use crate::money::report::MoneyStanding;
+use crate::money::{Entry, Money};
 use crate::upkeep::{Stop, stopped};
 use seedbank_agreement::{AgreementId, Amount, Epoch, Proposal, Signed};
 use seedbank_protocol::payment::TransactionHash;
@@ -82,12 +82,12 @@ fn whole(error: &dyn std::error::Error) -> String {
 }
 
 /// Keeps the money side up until the daemon ends.
-pub(crate) async fn keep(money: Arc<Money>, metrics: Arc<Metrics>, mut stop: Stop) {
+pub(crate) async fn keep(money: Arc<Money>, entry: Entry, metrics: Arc<Metrics>, mut stop: Stop) {
     let mut until = stop.clone();
     let running = async {
         let wallet = link(&money).await;
         let mut keeper = Keeper::new(Arc::clone(&money), wallet, metrics);
-        keeper.start().await;
+        keeper.start(&entry).await;
         keeper.run().await;
     };
     tokio::select! {
@@ -163,9 +163,9 @@ impl Keeper {
     }
 
     /// Enters the registry, and gives up claims that no set needs.
-    async fn start(&mut self) {
+    async fn start(&mut self, entry: &Entry) {
         loop {
-            let profile = profile(&self.money.entry, &self.money.prices);
+            let profile = profile(entry, &self.money.prices);
             let entered = register(&self.wallet, &self.money.identity, &profile, &self.money.config).await;
             match entered {
                 Ok(Registered::Unchanged) => break,
