@@ -6,66 +6,15 @@
 use crate::account::{Account, hash};
 use crate::contract::{block_hash, counter, endless, environment, mortal, reverter, word};
 use crate::harness::{Caller, Served, fresh, number, quiet};
-use crate::tools::foundry;
 use alloy_consensus::TxLegacy;
 use alloy_primitives::{Address, Bytes, TxKind, U64, U256};
-use rustix::process::{Pid, Signal, kill_process_group};
 use seedbank_devchain::{Config, GenesisOptions};
-use seedbank_testkit::tools::or_skip;
+use seedbank_testkit::Anvil;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 const CHAIN_ID: u64 = 1029;
 const RICH: u64 = 1_000_000;
-
-struct Anvil(Child, Caller);
-
-impl Anvil {
-    async fn start(program: &Path) -> Anvil {
-        // Anvil can't say which port it was given, so the port is found before: once in a while it is taken meanwhile.
-        for _ in 0..10 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let child = Command::new(program)
-                .args([
-                    "--hardfork",
-                    "berlin",
-                    "--gas-price",
-                    "0",
-                    "--gas-limit",
-                    "30000000",
-                    "--silent",
-                    "--accounts",
-                    "1",
-                ])
-                .args(["--chain-id", &CHAIN_ID.to_string(), "--port", &port.to_string()])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .process_group(0)
-                .spawn()
-                .unwrap();
-            let mut anvil = Anvil(child, Caller { address: ([127, 0, 0, 1], port).into() });
-            while anvil.0.try_wait().unwrap().is_none() {
-                if tokio::net::TcpStream::connect(anvil.1.address).await.is_ok() {
-                    return anvil;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        panic!("anvil does not start");
-    }
-}
-
-impl Drop for Anvil {
-    fn drop(&mut self) {
-        // It may be a script that started the program itself.
-        let group = Pid::from_child(&self.0);
-        kill_process_group(group, Signal::KILL).unwrap();
-        self.0.wait().unwrap();
-    }
-}
 
 /// What a transaction gets back.
 enum Refund {
@@ -127,14 +76,17 @@ async fn same(ours: &Served, anvil: &Caller, what: &str, raw: &Bytes, refund: Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn same_transactions_give_the_same_as_on_anvil() {
-    let Some(program) = or_skip("a second node", foundry("anvil")) else { return };
-    let anvil = Anvil::start(&program).await;
+    let chain_id = CHAIN_ID.to_string();
+    let rules =
+        ["--hardfork", "berlin", "--gas-price", "0", "--gas-limit", "30000000", "--chain-id", &chain_id];
+    let Some(node) = Anvil::start(&rules) else { return };
+    let anvil = Caller { address: node.address() };
     let (owner, poor) = (Account::new("owner", CHAIN_ID), Address::repeat_byte(9));
     let balances = BTreeMap::from([(owner.address(), U256::from(RICH))]);
     let genesis = GenesisOptions { balances, ..GenesisOptions::default() };
     let (_dir, ours) = fresh(Config { chain_id: Some(CHAIN_ID), genesis, ..quiet() }).await;
     let rich = json!([owner.address(), U256::from(RICH)]);
-    anvil.1.get("anvil_setBalance", rich).await;
+    anvil.get("anvil_setBalance", rich).await;
 
     let mut nonce = 0;
     let mut deployed = BTreeMap::new();
@@ -150,7 +102,7 @@ async fn same_transactions_give_the_same_as_on_anvil() {
         ("invalid opcode", Bytes::from(vec![0xfe])),
         ("opcode of a later fork", Bytes::from(vec![0x5f, 0x5f, 0xf3])),
     ] {
-        let receipt = same(&ours, &anvil.1, name, &owner.deploy(nonce, code), Refund::Nothing).await;
+        let receipt = same(&ours, &anvil, name, &owner.deploy(nonce, code), Refund::Nothing).await;
         nonce += 1;
         deployed.insert(name, receipt["contractAddress"].as_str().unwrap().parse::<Address>().unwrap());
     }
@@ -190,25 +142,24 @@ async fn same_transactions_give_the_same_as_on_anvil() {
             "coins to a contract" => Refund::Gas { berlin: 24_000, london: 0 },
             _ => Refund::Nothing,
         };
-        same(&ours, &anvil.1, name, &owner.legacy(nonce, to, value, input), refund).await;
+        same(&ours, &anvil, name, &owner.legacy(nonce, to, value, input), refund).await;
         nonce += 1;
     }
     let out_of_gas = TxLegacy {
         gas_limit: 30_000,
         ..owner.unsigned(nonce, TxKind::Call(deployed["counter"]), 0, word(1))
     };
-    same(&ours, &anvil.1, "too little gas", &owner.sign(out_of_gas), Refund::Nothing).await;
-    same(&ours, &anvil.1, "access list", &owner.eip2930(nonce + 1, deployed["counter"]), Refund::Nothing)
-        .await;
+    same(&ours, &anvil, "too little gas", &owner.sign(out_of_gas), Refund::Nothing).await;
+    same(&ours, &anvil, "access list", &owner.eip2930(nonce + 1, deployed["counter"]), Refund::Nothing).await;
 
     for address in deployed.values().chain([&owner.address(), &poor]) {
         for method in ["eth_getBalance", "eth_getCode", "eth_getTransactionCount"] {
             let params = json!([address, "latest"]);
-            let theirs = anvil.1.get(method, params.clone()).await;
+            let theirs = anvil.get(method, params.clone()).await;
             assert_eq!(ours.get(method, params).await, theirs, "{method} {address}");
         }
         let slot = json!([address, "0x0", "latest"]);
-        let theirs = anvil.1.get("eth_getStorageAt", slot.clone()).await;
+        let theirs = anvil.get("eth_getStorageAt", slot.clone()).await;
         assert_eq!(ours.get("eth_getStorageAt", slot).await, theirs, "{address}");
     }
     for call in [
@@ -218,12 +169,12 @@ async fn same_transactions_give_the_same_as_on_anvil() {
     ] {
         let (mine, theirs) = (
             ours.number("eth_estimateGas", call.clone()).await,
-            anvil.1.number("eth_estimateGas", call.clone()).await,
+            anvil.number("eth_estimateGas", call.clone()).await,
         );
         assert!(mine.abs_diff(theirs) <= theirs / 20, "{call}: {mine} here, {theirs} there");
     }
     let answer = ours.ask("eth_call", json!([{"to": deployed["reverter"], "data": "0x1234"}])).await;
-    let theirs = anvil.1.ask("eth_call", json!([{"to": deployed["reverter"], "data": "0x1234"}])).await;
+    let theirs = anvil.ask("eth_call", json!([{"to": deployed["reverter"], "data": "0x1234"}])).await;
     assert_eq!(
         (&answer["error"]["code"], &answer["error"]["data"]),
         (&theirs["error"]["code"], &theirs["error"]["data"])

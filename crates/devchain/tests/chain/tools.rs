@@ -2,20 +2,11 @@
 
 use crate::contract::{counter, word};
 use crate::harness::{Served, fresh, quiet};
-use seedbank_testkit::tools::{find_tool, or_skip};
+use seedbank_testkit::foundry;
+use seedbank_testkit::tools::or_skip;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokio::process::Command;
-
-/// A program of Foundry's: where `npm ci` in `contracts/` puts it, or wherever it is installed.
-pub(crate) fn foundry(name: &str) -> Result<PathBuf, String> {
-    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts/node_modules/@foundry-rs");
-    let machine = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-amd64" };
-    // Not the script in `.bin`, which leaves the program behind when it is ended.
-    let ours = packages.join(format!("{name}-{machine}/bin/{name}"));
-    let found = ours.is_file().then_some(ours).or_else(|| find_tool(name));
-    found.ok_or_else(|| format!("{name} is not installed: npm ci in contracts/"))
-}
 
 /// What `cast` prints when it succeeds.
 async fn cast(program: &Path, chain: &Served, arguments: &[&str]) -> String {
