@@ -407,6 +407,9 @@ pub(crate) struct ChainDeploy {
     /// A file that only you read, with the secret key in hex of an account that has the chain's coin for gas.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: PathBuf,
+    /// Deploy on this chain only; on whichever the endpoint serves otherwise.
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) chain_id: Option<u64>,
     /// The ERC-20 to pay with; a test token without worth otherwise.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) token: Option<Address>,

@@ -9,7 +9,7 @@ use crate::chain::{ConnectError, open};
 use crate::convert::{from_abi, to_abi};
 use crate::deployment::{Deployment, DeploymentError};
 use crate::endpoints::{EndpointPolicy, Endpoints, Expected, Unanswered, chain_id_of};
-use crate::rpc::EndpointUrl;
+use crate::rpc::{EndpointFault, EndpointUrl};
 use crate::wallet::{SendError, SendPolicy, Sending};
 use alloy_primitives::{Address as AbiAddress, Bytes, TxKind};
 use alloy_sol_types::{SolCall, SolConstructor};
@@ -20,6 +20,8 @@ use std::sync::Arc;
 /// What a new deployment is made with. It holds for good: other values need another deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The chain that it is meant for; None takes whichever the endpoint serves.
+    pub chain_id: Option<u64>,
     /// The token that is paid with; None makes a test token without worth.
     pub token: Option<Address>,
     /// Where seeds come from.
@@ -65,6 +67,7 @@ impl Settings {
     #[must_use]
     pub fn local(genesis: u64) -> Self {
         Self {
+            chain_id: None,
             token: None,
             beacon: Beacon::Embedded,
             // The embedded chain makes a block a minute even when there is nothing to do.
@@ -98,6 +101,9 @@ pub enum DeployError {
         #[source]
         why: SendError,
     },
+    /// Correct the address, or the chain: nothing was sent.
+    #[error("there is no contract at {0}, which should be the token")]
+    NoToken(Address),
     /// The endpoint says that it was made, and not where.
     #[error("the endpoint does not say where {contract} is")]
     NoAddress {
@@ -123,9 +129,20 @@ pub async fn deploy(
     let rpc = EndpointPolicy::default();
     let opened = open(std::slice::from_ref(endpoint), rpc)?;
     let first = Arc::clone(&opened[0]);
-    let chain_id = chain_id_of(&first).await.map_err(|fault| {
+    let unusable = |fault| {
         DeployError::Connect(ConnectError::Unanswered(Unanswered { faults: vec![(endpoint.clone(), fault)] }))
-    })?;
+    };
+    let chain_id = chain_id_of(&first).await.map_err(unusable)?;
+    if let Some(meant) = settings.chain_id.filter(|meant| *meant != chain_id) {
+        return Err(unusable(EndpointFault::WrongChain(format!("chain {chain_id} instead of {meant}"))));
+    }
+    if let Some(token) = settings.token {
+        let code: Bytes =
+            first.ask("eth_getCode", &json!([to_abi(token), "latest"])).await.map_err(unusable)?;
+        if code.is_empty() {
+            return Err(DeployError::NoToken(token));
+        }
+    }
     let endpoints = Arc::new(Endpoints::new(opened, &[0], Expected { chain_id, deployment: None }, rpc));
     let deployer = Deployer {
         endpoints: Arc::clone(&endpoints),

@@ -48,6 +48,7 @@ fn settings(options: &ChainDeploy) -> anyhow::Result<Settings> {
     };
     let usual = Settings::local(genesis);
     Ok(Settings {
+        chain_id: options.chain_id,
         token: options.token,
         beacon: match options.beacon_delay {
             Some(delay_blocks) => Beacon::Blockhash { delay_blocks },
@@ -122,7 +123,15 @@ mod tests {
             assert!(error.contains("holds no key"), "{error}");
             assert!(wrong.len() < 10 || !error.contains(wrong), "no part of a key is shown");
         }
-        write(&digits, 0o640);
-        assert!(read_key(&path).unwrap_err().to_string().contains("chmod 600"));
+        for others in [0o640, 0o604, 0o620] {
+            write(&digits, others);
+            assert!(read_key(&path).unwrap_err().to_string().contains("chmod 600"), "{others:o}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&path, [0xff; 64]).unwrap();
+        for unreadable in [path, folder.path().join("nothing"), folder.path().to_owned()] {
+            let error = read_key(&unreadable).unwrap_err().to_string();
+            assert!(error.contains(&unreadable.display().to_string()), "{error}");
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! The embedded chain as its operator meets it. What it answers is told by the tests of `devchain`.
 
+use crate::program::text_of;
 use crate::sandbox::Sandbox;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// The result of a call.
-fn ask(serving: &Value, method: &str) -> Value {
-    let address = serving["address"].as_str().expect("it says where it serves");
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": []}).to_string();
+/// The result of a call of a node's JSON-RPC, or its error.
+pub(crate) fn ask(address: &str, method: &str, params: Value) -> Value {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
     let mut stream = TcpStream::connect(address).expect("it serves");
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
@@ -23,6 +23,10 @@ fn ask(serving: &Value, method: &str) -> Value {
     answer.get("result").or(answer.get("error")).expect("one of both").clone()
 }
 
+fn ask_daemon(serving: &Value, method: &str) -> Value {
+    ask(text_of(&serving["address"]), method, json!([]))
+}
+
 #[test]
 fn chain_serves_is_followed_and_ends_in_order() {
     let sandbox = Sandbox::new();
@@ -33,18 +37,18 @@ fn chain_serves_is_followed_and_ends_in_order() {
         .arg(&port_file)
         .start();
     let serving = chain.first_line();
-    assert_eq!(ask(&serving, "eth_chainId"), "0x405");
+    assert_eq!(ask_daemon(&serving, "eth_chainId"), "0x405");
     assert_eq!((&serving["chain_id"], &serving["block"]), (&json!(1029), &json!(0)));
     let port = std::fs::read_to_string(&port_file).expect("the file was written");
     let url = serving["url"].as_str().expect("it says its URL");
     assert!(url.ends_with(&format!(":{}", port.trim())), "{url} {port}");
-    assert_eq!(ask(&serving, "evm_mine")["code"], -32_601);
+    assert_eq!(ask_daemon(&serving, "evm_mine")["code"], -32_601);
 
     let mut follower =
         sandbox.home("other").seedbank("chain run --listen 127.0.0.1:0 --json --follow").arg(url).start();
     let following = follower.first_line();
     assert_eq!(following["key"], serving["key"]);
-    assert_eq!(ask(&following, "eth_chainId"), "0x405");
+    assert_eq!(ask_daemon(&following, "eth_chainId"), "0x405");
 
     for mut daemon in [follower, chain] {
         daemon.signal(Signal::TERM);
@@ -54,7 +58,7 @@ fn chain_serves_is_followed_and_ends_in_order() {
     home.seedbank("chain run --listen 127.0.0.1:0 --chain-id 5").fails(1, "holds chain 1029, not chain 5");
     let mut again = home.seedbank("chain run --listen 127.0.0.1:0 --test-clock --json").start();
     let serving = again.first_line();
-    assert_eq!(ask(&serving, "evm_mine"), "0x0");
+    assert_eq!(ask_daemon(&serving, "evm_mine"), "0x0");
     home.seedbank("chain run --listen 127.0.0.1:0").fails(1, "another process has the chain");
 }
 

@@ -17,6 +17,7 @@ mod chain;
 mod changes;
 mod clocks;
 mod demo;
+mod deployed;
 mod faults;
 mod files;
 mod frozen;
