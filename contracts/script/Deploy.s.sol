@@ -15,8 +15,9 @@ import {IRandomness} from "../src/interfaces/IRandomness.sol";
 import {Vm, vm} from "../test/Vm.sol";
 
 /// @title Deploys everything in the order of README.md.
-/// @notice `forge script script/Deploy.s.sol --rpc-url URL --private-key KEY --broadcast --legacy`. Without TOKEN in the environment it makes
-///         a worthless token; with BEACON_DELAY it takes the beacon for many block producers.
+/// @notice What `seedbank chain deploy` does, for keys that are in no file: `forge script script/Deploy.s.sol --rpc-url URL --ledger
+///         --broadcast --legacy`, or `--account NAME`. Without TOKEN in the environment it makes a worthless token; with BEACON_DELAY it
+///         takes the beacon for many block producers. The other values have the same defaults as there.
 contract Deploy {
     function run() external returns (Directory directory) {
         vm.startBroadcast();
@@ -39,7 +40,7 @@ contract Deploy {
             missesMax: uint32(vm.envOr("MISSES_MAX", 5)),
             noticeEpochs: uint32(vm.envOr("NOTICE_EPOCHS", 14)),
             bountyBasisPoints: uint32(vm.envOr("BOUNTY_BASIS_POINTS", 1000)),
-            questionBond: uint128(vm.envOr("QUESTION_BOND", 1 ether))
+            questionBond: uint128(vm.envOr("QUESTION_BOND", 1_000_000))
         });
         StorageMarket market = new StorageMarket(parameters);
         string[] memory names = new string[](8);

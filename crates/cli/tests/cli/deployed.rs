@@ -5,18 +5,22 @@ use crate::chain::ask;
 use crate::files::write_specimen;
 use crate::program::{Invocation, Started, list_of, text_of};
 use crate::sandbox::{Home, Sandbox, wait_until};
-use seedbank_testkit::{Anvil, assert_same_folder};
+use seedbank_testkit::tools::or_skip;
+use seedbank_testkit::{Anvil, assert_same_folder, foundry};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// A token of the test token's.
 const TOKEN: u128 = 1_000_000_000_000_000_000;
 const STAKE: &str = "1000000000000000000000";
 const PROVIDERS: usize = 3;
+/// Whose key is 5a5a…
+const DEPLOYER: &str = "0xa8049bB68181799124F98E467DD749e120abFA64";
 
 /// A chain without contracts.
 struct Bare {
@@ -123,7 +127,7 @@ fn what_was_deployed_is_used_for_a_push_and_a_read_that_is_paid_for() {
         if let Serving::Anvil { .. } = bare.node {
             bare.deploy(&key_file).fails(1, "has not enough of the chain's coin to pay for gas");
         }
-        bare.fund(&json!("0xa8049bB68181799124F98E467DD749e120abFA64"));
+        bare.fund(&json!(DEPLOYER));
         let chain_id = bare.chain_id.to_string();
         let deployed = bare.deploy(&key_file).arg("--chain-id").arg(chain_id).json();
         assert_eq!(deployed["chain_id"], bare.chain_id);
@@ -191,4 +195,42 @@ fn a_deployment_that_can_not_be_made_says_why_and_what_to_do() {
     using(&bare.url(), nobody).fails(1, "there is no directory of Seedbank contracts at");
     user.seedbank("chain show").fails(1, "see `seedbank chain use`");
     using(&bare.url(), text_of(&directory)).succeeds();
+}
+
+#[test]
+#[ignore = "forge compiles all contracts again, for half a minute"]
+fn what_forge_script_deploys_is_recognised() {
+    let Some(forge) = or_skip("a deployment by forge", foundry("forge")) else { return };
+    let contracts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../contracts");
+    for bare in Bare::each() {
+        bare.fund(&json!(DEPLOYER));
+        let run = Command::new(&forge)
+            .args([
+                "script",
+                "script/Deploy.s.sol",
+                "--broadcast",
+                "--legacy",
+                "--json",
+                "--rpc-url",
+                &bare.url(),
+            ])
+            .args(["--private-key", &format!("0x{}", "5a".repeat(32))])
+            .current_dir(&contracts)
+            .env("FOUNDRY_BROADCAST", bare.sandbox.path("broadcast"))
+            .envs([("EPOCH_SECONDS", "600"), ("BLOCKS_MIN", "1")])
+            .output()
+            .expect("forge can be run");
+        let said = String::from_utf8_lossy(&run.stdout).into_owned();
+        assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+        let told = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut returned =
+            told.filter_map(|line| line["returns"]["directory"]["value"].as_str().map(str::to_owned));
+        let directory = returned.next().expect("it says where the directory is");
+        let used = bare
+            .home("user")
+            .seedbank("chain use")
+            .args(["--rpc", &bare.url(), "--directory", &directory])
+            .json();
+        assert_eq!((&used["epoch_seconds"], &used["chain_id"]), (&json!(600), &json!(bare.chain_id)));
+    }
 }
