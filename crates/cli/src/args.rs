@@ -557,13 +557,15 @@ pub(crate) enum Agreement {
     Ls,
     /// Show one agreement.
     Show {
-        /// The provider's key, or its first digits.
-        provider: String,
+        /// Its number, or the provider's key or its first digits.
+        #[arg(value_name = "NUMBER|KEY")]
+        agreement: String,
     },
     /// Give notice to a provider. Nothing new is placed there.
     Terminate {
-        /// The provider's key, or its first digits.
-        provider: String,
+        /// Its number, or the provider's key or its first digits.
+        #[arg(value_name = "NUMBER|KEY")]
+        agreement: String,
     },
 }
 

@@ -7,7 +7,7 @@ mod units;
 
 pub(crate) use rows::Rows;
 pub(crate) use table::{Align, table};
-pub(crate) use units::{ParseBytesError, bytes, count, duration, parse_bytes, rate};
+pub(crate) use units::{ParseBytesError, bytes, count, duration, parse_bytes, rate, tokens};
 
 use serde::Serialize;
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::args::Agreement as Command;
-use crate::output::{Align, bytes, table};
+use crate::output::{Align, bytes, table, tokens};
 use crate::paying;
 use anyhow::{Context, bail};
 use seedbank_agreement::price::rent_per_gib_month;
@@ -19,8 +19,8 @@ use serde::Serialize;
 pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Ls => list(app).await,
-        Command::Show { provider } => show(app, &provider).await,
-        Command::Terminate { provider } => terminate(app, &provider).await,
+        Command::Show { agreement } => show(app, &agreement).await,
+        Command::Terminate { agreement } => terminate(app, &agreement).await,
     }
 }
 
@@ -102,7 +102,8 @@ async fn line(payer: &Payer, agreement: &Agreement) -> anyhow::Result<Line> {
 }
 
 async fn list(app: &App) -> anyhow::Result<()> {
-    let (payer, _) = paying::payer(app).await?;
+    let (payer, deployment) = paying::payer(app).await?;
+    let (symbol, decimals) = (deployment.parameters.token_symbol, deployment.parameters.token_decimals);
     let mut lines = Vec::new();
     for agreement in app.books()?.agreements()? {
         lines.push(line(&payer, &agreement).await?);
@@ -118,9 +119,9 @@ async fn list(app: &App) -> anyhow::Result<()> {
                     line.state.to_owned(),
                     line.fragments.to_string(),
                     bytes(line.bytes),
-                    line.rate_per_epoch.to_string(),
-                    number(line.rent_per_gib_month.map(|price| price.to_string())),
-                    number(line.locked.map(|locked| locked.to_string())),
+                    tokens(line.rate_per_epoch.over(1), decimals),
+                    number(line.rent_per_gib_month.map(|price| tokens(price, decimals))),
+                    number(line.locked.map(|locked| tokens(locked, decimals))),
                     number(line.ends_before.map(|end| end.to_string())),
                     number(line.missed_in_a_row.map(|missed| missed.to_string())),
                 ]
@@ -133,8 +134,8 @@ async fn list(app: &App) -> anyhow::Result<()> {
                 ("state", Align::Left),
                 ("fragments", Align::Right),
                 ("size", Align::Right),
-                ("units/epoch", Align::Right),
-                ("units/GiB-month", Align::Right),
+                (&format!("{symbol}/epoch"), Align::Right),
+                (&format!("{symbol}/GiB-month"), Align::Right),
                 ("locked", Align::Right),
                 ("ends before", Align::Right),
                 ("missed", Align::Right),
@@ -145,21 +146,36 @@ async fn list(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn agreement_with(books: &SharedBooks, key: &str) -> anyhow::Result<Agreement> {
-    let provider = find(books, key)?;
-    let known = books.agreements()?.into_iter().find(|agreement| agreement.provider == provider);
-    known.with_context(|| format!("there is no agreement with provider {}", provider.short()))
+/// The agreement of this number, or else the one with the provider whose key begins so.
+fn agreement_with(books: &SharedBooks, number_or_key: &str) -> anyhow::Result<Agreement> {
+    let mut known = books.agreements()?.into_iter();
+    let number = number_or_key.parse().ok();
+    if let Some(numbered) = known.clone().find(|agreement| agreement.id.is_some() && agreement.id == number) {
+        return Ok(numbered);
+    }
+    let provider = find(books, number_or_key)?;
+    known
+        .find(|agreement| agreement.provider == provider)
+        .with_context(|| format!("there is no agreement with provider {}", provider.short()))
 }
 
-async fn show(app: &App, key: &str) -> anyhow::Result<()> {
-    let (payer, _) = paying::payer(app).await?;
-    let agreement = agreement_with(&app.books()?, key)?;
+async fn show(app: &App, number_or_key: &str) -> anyhow::Result<()> {
+    let (payer, deployment) = paying::payer(app).await?;
+    let agreement = agreement_with(&app.books()?, number_or_key)?;
     let line = line(&payer, &agreement).await?;
     app.output.data(&line, |line| {
         let or = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let parameters = &deployment.parameters;
+        let units = |amount: Amount| {
+            format!(
+                "{amount} units ({} {})",
+                tokens(amount, parameters.token_decimals),
+                parameters.token_symbol
+            )
+        };
         format!(
             "provider    {}\nwallet      {}\nagreement   {}, {}\nholds       {} in {} fragments\nterms       revision {}, posted: {}\nrate        \
-             {} units an epoch, {} per GiB-month\nlocked      {} units, {} earned by the present terms\nepoch       {}, ends before {}\nmissed      \
+             {} an epoch, {} per GiB-month\nlocked      {}, {} earned by the present terms\nepoch       {}, ends before {}\nmissed      \
              {} in a row{}{}",
             line.provider,
             or(line.wallet.map(|wallet| wallet.to_string())),
@@ -169,10 +185,10 @@ async fn show(app: &App, key: &str) -> anyhow::Result<()> {
             line.fragments,
             line.sequence,
             or(line.sequence_on_chain.map(|sequence| sequence.to_string())),
-            line.rate_per_epoch,
-            or(line.rent_per_gib_month.map(|price| price.to_string())),
-            or(line.locked.map(|locked| locked.to_string())),
-            or(line.earned_by_present_terms.map(|earned| earned.to_string())),
+            units(line.rate_per_epoch.over(1)),
+            or(line.rent_per_gib_month.map(units)),
+            or(line.locked.map(units)),
+            or(line.earned_by_present_terms.map(units)),
             line.epoch,
             or(line.ends_before.map(|end| end.to_string())),
             or(line.missed_in_a_row.map(|missed| missed.to_string())),
@@ -192,10 +208,10 @@ struct Terminated {
 }
 
 /// Gives notice, and has the steward move what the provider holds to others meanwhile.
-async fn terminate(app: &App, key: &str) -> anyhow::Result<()> {
+async fn terminate(app: &App, number_or_key: &str) -> anyhow::Result<()> {
     let (payer, _) = paying::payer(app).await?;
     let books = app.books()?;
-    let agreement = agreement_with(&books, key)?;
+    let agreement = agreement_with(&books, number_or_key)?;
     let chain = payer.chain();
     let id = agreement.id.context("the provider has not opened the agreement yet")?;
     let state = chain.agreement(AgreementId(id)).await?.context("the agreement is closed already")?;

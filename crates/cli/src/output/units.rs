@@ -1,5 +1,6 @@
 //! Numbers as people read and write them: sizes in powers of 1024, rates, times. Integer arithmetic throughout.
 
+use seedbank_agreement::Amount;
 use std::time::Duration;
 
 const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -16,6 +17,16 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
     let unit = (1..UNITS.len() - 1).find(|unit| tenths(*unit) < 10_240).unwrap_or(UNITS.len() - 1);
     format!("{}.{} {}", tenths(unit) / 10, tenths(unit) % 10, UNITS[unit])
+}
+
+/// An amount in tokens, short enough for a column: four digits from its first one behind the point on. Cut off, not rounded, so
+/// that nothing looks like more than it is.
+pub(crate) fn tokens(amount: Amount, decimals: u8) -> String {
+    let text = amount.in_tokens(decimals);
+    let Some((whole, fraction)) = text.split_once('.') else { return text };
+    let zeros = if whole == "0" { fraction.len() - fraction.trim_start_matches('0').len() } else { 0 };
+    let shown = fraction.get(..zeros + 4).unwrap_or(fraction).trim_end_matches('0');
+    if shown.is_empty() { whole.to_owned() } else { format!("{whole}.{shown}") }
 }
 
 /// Bytes a second over a time, or `-` when no time passed.
@@ -84,7 +95,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, ParseBytesError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, count, duration, parse_bytes, rate};
+    use super::{bytes, count, duration, parse_bytes, rate, tokens};
+    use seedbank_agreement::Amount;
     use std::time::Duration;
 
     #[test]
@@ -117,6 +129,14 @@ mod tests {
     #[test]
     fn thousands_stand_apart() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn amounts_are_cut_to_what_a_person_compares() {
+        let shown = [0, 7, 900_361_273_024, 1_000_000_000_000_202_948, 53_912_409_120_000_000_000]
+            .map(|units| tokens(Amount(units), 18));
+        assert_eq!(shown, ["0", "0.000000000000000007", "0.0000009003", "1", "53.9124"]);
+        assert_eq!([tokens(Amount(12_345), 0), tokens(Amount(1_999_999), 6)], ["12345", "1.9999"]);
     }
 
     #[test]

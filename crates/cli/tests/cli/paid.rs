@@ -32,6 +32,11 @@ fn a_push_opens_an_agreement_with_each_provider_that_holds_something_and_a_secon
         let agreements = list_of(&agreements);
         assert_eq!(agreements.len(), 4, "{agreements:?}");
         assert!(agreements.iter().all(|agreement| agreement["state"] == "open"), "{agreements:?}");
+        let number = agreements[0]["agreement"].to_string();
+        let shown = home.seedbank("agreement show").arg(&number).json();
+        assert_eq!(shown["provider"], agreements[0]["provider"], "an agreement is found by its number");
+        let by_key = home.seedbank("agreement show").arg(text_of(&shown["provider"])).json();
+        assert_eq!(by_key["agreement"], agreements[0]["agreement"], "and by the provider's key");
         let wallet = home.seedbank("wallet show").json();
         assert!(units(&wallet["locked"]) > 0, "{wallet}");
         home.seedbank("down").succeeds();

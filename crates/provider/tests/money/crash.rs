@@ -46,6 +46,11 @@ impl Daemon {
         let client = caller(&client_key(), found.next().expect("the daemon lives").parse().unwrap());
         until("the provider gives quotes", || async { client.client.quote(&client.peer).await.is_ok() })
             .await;
+        // It stakes while it serves, and agrees on nothing that its stake doesn't cover.
+        until("the provider has its stake", || async {
+            world.wallet.chain().registry().stake_of(world.payee).await.unwrap() > Amount::ZERO
+        })
+        .await;
         Daemon { child, client }
     }
 
