@@ -145,10 +145,9 @@ library Agreements {
             return;
         }
         set.rateMax = uint128(set.rateMax - Ledgers.dearerOf(agreement) + next.ratePerEpoch);
-        set.rate = set.rate - agreement.current.ratePerEpoch + next.ratePerEpoch;
+        ledger.rates[provider].change(agreement.position, agreement.current.ratePerEpoch, next.ratePerEpoch);
         agreement.current = next;
         delete agreement.next;
-        ledger.sizes[provider].set(agreement.position, next.size);
         emit IStorageMarket.TermsBegan(id, epoch, next.setRoot, next.size, next.ratePerEpoch);
     }
 
@@ -192,10 +191,9 @@ library Agreements {
         }
         uint256 refund = agreement.escrow;
         set.rateMax -= uint128(Ledgers.dearerOf(agreement));
-        set.rate -= agreement.current.ratePerEpoch;
         // An empty set begins anew.
         if (--set.agreements == 0) delete ledger.sets[provider];
-        ledger.sizes[provider].set(agreement.position, 0);
+        ledger.rates[provider].change(agreement.position, agreement.current.ratePerEpoch, 0);
         ledger.freePositions[provider].push(agreement.position);
         delete ledger.releases[id];
         delete ledger.byPosition[provider][agreement.position];
@@ -236,7 +234,7 @@ library Agreements {
                 if (!leftLying(rules, epoch, now_)) return;
                 dies = true;
             }
-            if (set.rate != 0 && !history.proven(epoch)) {
+            if (ledger.rates[provider].total != 0 && !history.proven(epoch)) {
                 if (!counted(rules, epoch)) emit IStorageMarket.VoidEpoch(provider, epoch);
                 else if (!miss(ledger, rules, provider, set, epoch)) dies = true;
             }
@@ -276,7 +274,7 @@ library Agreements {
         IStorageMarket.ProofSet storage set,
         uint32 epoch
     ) private returns (bool) {
-        uint256 slashed = uint256(set.rate) * rules.slashEpochs;
+        uint256 slashed = uint256(ledger.rates[provider].total) * rules.slashEpochs;
         uint256 stake = rules.registry.stakeOf(provider);
         if (slashed > stake) {
             emit IStorageMarket.Missed(provider, epoch, 0, 0, msg.sender);

@@ -34,8 +34,8 @@ struct Ledger {
     mapping(uint32 agreement => IStorageMarket.Question) questions;
     mapping(uint32 agreement => IStorageMarket.Release) releases;
     mapping(address provider => IStorageMarket.ProofSet) sets;
-    /// Bytes of a provider's agreements by position, the agreements there, and positions that were left.
-    mapping(address provider => SumTree.Tree) sizes;
+    /// Current rates of a provider's agreements by position, whose sum an epoch pays; the agreements there; and positions that were left.
+    mapping(address provider => SumTree.Tree) rates;
     mapping(address provider => mapping(uint32 position => uint32 agreement)) byPosition;
     mapping(address provider => uint32[]) freePositions;
     mapping(address provider => Epochs.History) histories;

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {FragmentSets} from "./FragmentSets.sol";
+import {Ledger} from "./Ledger.sol";
 import {SumTree} from "./SumTree.sol";
 import {IChunkPaths} from "./interfaces/IChunkPaths.sol";
 import {IStorageMarket} from "./interfaces/IStorageMarket.sol";
@@ -27,19 +28,16 @@ library Possession {
 
     /// @notice Reverts unless the proofs show what the seed asks of a provider's whole set, in order.
     function checkSet(
+        Ledger storage ledger,
         Asked memory asked,
         address provider,
-        SumTree.Tree storage sizes,
-        mapping(uint32 position => uint32 agreement) storage byPosition,
-        mapping(uint32 agreement => IStorageMarket.Agreement) storage agreements,
         IStorageMarket.Proof[] calldata proofs
     ) external view {
-        uint64 total = sizes.total;
-        if (total == 0) revert IStorageMarket.NothingToProve();
+        uint128 total = payOf(ledger, provider);
         if (proofs.length != asked.challenges) revert IStorageMarket.ProofCount(asked.challenges, proofs.length);
         for (uint256 number = 0; number < proofs.length; ++number) {
-            (uint32 position, uint64 inside) = sizes.find(offsetOf(CHALLENGE, uint160(provider), asked, number, total));
-            check(asked, proofs[number], agreements[byPosition[position]].current, inside, number);
+            (uint32 id, uint64 offset) = challenge(ledger, asked, provider, total, number);
+            check(asked, proofs[number], ledger.agreements[id].current, offset, number);
         }
     }
 
@@ -54,25 +52,22 @@ library Possession {
         uint256 wanted = size == 0 ? 0 : asked.challenges;
         if (proofs.length != wanted) revert IStorageMarket.ProofCount(wanted, proofs.length);
         for (uint256 number = 0; number < wanted; ++number) {
-            check(asked, proofs[number], terms, offsetOf(QUESTION, agreement, asked, number, size), number);
+            uint64 offset = byteOf(draw(QUESTION, agreement, asked, number), size);
+            check(asked, proofs[number], terms, offset, number);
         }
     }
 
     /// @notice Where the seed asks a provider's whole set: for each challenge the agreement, and the byte in that agreement's set.
-    function ofSet(
-        Asked memory asked,
-        address provider,
-        SumTree.Tree storage sizes,
-        mapping(uint32 position => uint32 agreement) storage byPosition
-    ) external view returns (uint32[] memory ids, uint64[] memory offsets) {
-        uint64 total = sizes.total;
-        if (total == 0) revert IStorageMarket.NothingToProve();
+    function ofSet(Ledger storage ledger, Asked memory asked, address provider)
+        external
+        view
+        returns (uint32[] memory ids, uint64[] memory offsets)
+    {
+        uint128 total = payOf(ledger, provider);
         ids = new uint32[](asked.challenges);
         offsets = new uint64[](asked.challenges);
         for (uint256 number = 0; number < asked.challenges; ++number) {
-            uint32 position;
-            (position, offsets[number]) = sizes.find(offsetOf(CHALLENGE, uint160(provider), asked, number, total));
-            ids[number] = byPosition[position];
+            (ids[number], offsets[number]) = challenge(ledger, asked, provider, total, number);
         }
     }
 
@@ -84,8 +79,27 @@ library Possession {
     {
         offsets = new uint64[](size == 0 ? 0 : asked.challenges);
         for (uint256 number = 0; number < offsets.length; ++number) {
-            offsets[number] = offsetOf(QUESTION, agreement, asked, number, size);
+            offsets[number] = byteOf(draw(QUESTION, agreement, asked, number), size);
         }
+    }
+
+    /// What a set's epoch earns. Where nothing is paid, nothing is asked.
+    function payOf(Ledger storage ledger, address provider) private view returns (uint128 total) {
+        total = ledger.rates[provider].total;
+        if (total == 0) revert IStorageMarket.NothingToProve();
+    }
+
+    /// The agreement that gets the drawn unit of the epoch's pay, and a byte of that agreement's set. So an agreement is asked for as
+    /// often as its share of the pay says, whatever lies beside it: who wants others' data to be asked for less often must pay as they do.
+    function challenge(Ledger storage ledger, Asked memory asked, address provider, uint128 total, uint256 number)
+        private
+        view
+        returns (uint32 id, uint64 offset)
+    {
+        uint256 drawn = draw(CHALLENGE, uint160(provider), asked, number);
+        id = ledger.byPosition[provider][ledger.rates[provider].find(uint128(drawn % total))];
+        // What is paid for has bytes: no proposal or revision without them opens or holds.
+        offset = byteOf(drawn, ledger.agreements[id].current.size);
     }
 
     function check(
@@ -100,13 +114,15 @@ library Possession {
         if (root != proof.fragment.fragment) revert IStorageMarket.WrongChunk(number);
     }
 
-    /// The byte that a challenge asks for. Biased by less than 2^-190 towards low offsets.
-    function offsetOf(bytes32 domain, uint256 subject, Asked memory asked, uint256 number, uint64 total)
-        private
-        view
-        returns (uint64)
-    {
+    /// What the seed draws for a challenge. Modulo a set's pay, which is below 2^128, it favours low units by less than 2^-128 of their chance.
+    function draw(bytes32 domain, uint256 subject, Asked memory asked, uint256 number) private view returns (uint256) {
         bytes memory input = abi.encode(domain, block.chainid, address(this), subject, asked.epoch, asked.seed, number);
-        return uint64(uint256(keccak256(input)) % total);
+        return uint256(keccak256(input));
+    }
+
+    /// The byte of one agreement's set that a draw asks for. Drawn anew, so that it doesn't hang on the unit that chose the agreement; low bytes are
+    /// favoured by less than 2^-192.
+    function byteOf(uint256 drawn, uint64 size) private pure returns (uint64) {
+        return uint64(uint256(keccak256(abi.encode(drawn))) % size);
     }
 }

@@ -22,8 +22,8 @@ import {IStorageMarket} from "./interfaces/IStorageMarket.sol";
 ///         pays the whole set's rate at once and for good. A missed one slashes a bounded amount; one without a seed, or in which the chain
 ///         stood still, is neither paid nor punished. Nobody owns this contract, nothing in it can be changed, and no way out calls anyone.
 /// @dev Time in a set is strictly in order. `ProofSet.epoch` is the epoch worked on. Agreements whose terms begin or end with it are *due*
-///      and must be moved on first (by anyone); then it can be proven; when it is over it is closed by `advance`. So `rate` is always
-///      exact for `epoch`, nothing changes between an epoch's seed and its close, and no loop depends on how many agreements there are.
+///      and must be moved on first (by anyone); then it can be proven; when it is over it is closed by `advance`. So what a set
+///      earns is always exact for `epoch`, nothing changes between an epoch's seed and its close, and no loop depends on how many agreements there are.
 ///      Money: free + locked + bonded + compensation + all stakes = everything this contract owes. Only `deposit` and `withdraw` touch the token,
 ///      so a token that takes a fee, refuses an address or calls back can't keep a set from going on.
 contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, ReentrancyGuard {
@@ -60,9 +60,6 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         "Revision(uint32 agreement,uint32 sequence,bytes32 setRoot,uint64 size,uint96 ratePerEpoch,uint32 fromEpoch,uint32 endEpoch,uint64 retainedBytes,uint32 retainedUntil)"
     );
     uint256 private constant BASIS = 10_000;
-    /// 256 TiB in one agreement and 2^16 agreements: their sum always fits its 64 bits, so no agreement can keep others from moving on.
-    uint64 private constant SIZE_MAX = 1 << 48;
-    uint32 private constant AGREEMENTS_MAX = (1 << 16) - 1;
 
     IERC20 public immutable token;
     IProviderRegistry public immutable registry;
@@ -85,10 +82,12 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
     mapping(address client => mapping(address signer => Authority)) public authorities;
     /// @notice Proposals that were accepted.
     mapping(bytes32 proposal => bool) public accepted;
+    /// @dev There are fewer than 2^32 agreements, and rates are below 2^96: sums of them fit in 128 bits, so no agreement can keep others
+    ///      from moving on.
     uint32 private lastAgreement;
     /// @dev How many positions of a provider's tree were ever used.
     mapping(address provider => uint32) private positions;
-    Ledger private ledger;
+    Ledger internal ledger;
 
     /// @dev Makes its own registry, so that the two can't name different ones.
     constructor(Parameters memory p)
@@ -229,12 +228,10 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         uint32 epoch = set.epoch;
         if (set.due != 0) revert TermsDue(set.due);
         if (ledger.histories[provider].proven(epoch)) revert AlreadyProven(epoch);
-        Possession.checkSet(
-            sealedNow(epoch), provider, ledger.sizes[provider], ledger.byPosition[provider], ledger.agreements, proofs
-        );
+        Possession.checkSet(ledger, sealedNow(epoch), provider, proofs);
         ledger.histories[provider].markProven(epoch);
         set.misses = 0;
-        uint256 paid = set.rate;
+        uint256 paid = ledger.rates[provider].total;
         ledger.totalLocked -= paid;
         ledger.credit(provider, paid);
         emit Proven(provider, epoch, paid);
@@ -309,9 +306,9 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         return ledger.agreements[id];
     }
 
-    /// @notice A provider's set as it stands.
-    function getSet(address provider) external view returns (ProofSet memory, uint64 size) {
-        return (ledger.sets[provider], ledger.sizes[provider].total);
+    /// @notice A provider's set as it stands, and what its epoch earns if it is proven.
+    function getSet(address provider) external view returns (ProofSet memory, uint128 rate) {
+        return (ledger.sets[provider], ledger.rates[provider].total);
     }
 
     /// @notice The question about an agreement; `epoch` is zero if there is none.
@@ -349,7 +346,7 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
     /// @notice Where the current epoch asks: for each challenge the agreement and the byte in its set. Reverts until the seed is sealed.
     ///         Right for a set that is at the current epoch with nothing due.
     function challengesOf(address provider) external view returns (uint32[] memory ids, uint64[] memory offsets) {
-        return Possession.ofSet(askedIn(currentEpoch()), provider, ledger.sizes[provider], ledger.byPosition[provider]);
+        return Possession.ofSet(ledger, askedIn(currentEpoch()), provider);
     }
 
     /// @notice Where the question about an agreement asks. Reverts until its epoch's seed is sealed.
@@ -385,14 +382,13 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         if (signer == address(0)) return Skip.Signature;
         if (accepted[digest] || now_ > p.acceptBy) return Skip.Stale;
         if (p.endEpoch <= now_ + 1) return Skip.Epochs;
-        if (p.size == 0 || p.size > SIZE_MAX || p.retainedBytes > p.size) return Skip.Size;
+        if (p.size == 0 || p.retainedBytes > p.size) return Skip.Size;
         if (ledger.agreementOf[p.client][p.provider] != 0) return Skip.Exists;
         ProofSet storage set = ledger.sets[p.provider];
         // A set that holds nothing has nothing to close.
         if (set.agreements == 0) set.epoch = now_;
         Skip skip = Agreements.catchUp(ledger, rules(), p.provider);
         if (skip != Skip.None) return skip;
-        if (set.agreements == AGREEMENTS_MAX) return Skip.Full;
         if (registry.get(p.provider).leaving) return Skip.Leaving;
         if (p.escrow < uint256(p.ratePerEpoch) * (p.endEpoch - now_ - 1) || ledger.free[p.client] < p.escrow) {
             return Skip.Escrow;
@@ -448,7 +444,7 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         Skip skip = Agreements.bringUp(ledger, rules(), r.agreement);
         if (skip != Skip.None) return skip;
         ProofSet storage set = ledger.sets[provider];
-        if (r.retainedBytes > r.size || r.size > SIZE_MAX || (r.size == 0 && r.ratePerEpoch != 0)) return Skip.Size;
+        if (r.retainedBytes > r.size || (r.size == 0 && r.ratePerEpoch != 0)) return Skip.Size;
         if (
             now_ < agreement.retainedUntil
                 && (r.retainedBytes < agreement.retainedBytes

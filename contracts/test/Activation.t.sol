@@ -35,7 +35,7 @@ contract ActivationTest is Fixture {
         equal(id, 1, "first id");
         equal(market.free(anna), 1_000_000 - 623, "free");
         equal(totalLocked(), 623, "locked");
-        equal(setOf(pat).rate, 0, "nothing is paid in this epoch");
+        equal(rateOf(pat), 0, "nothing is paid in this epoch");
         equal(setOf(pat).rateMax, 100, "stake is needed from now on");
         equal(market.changesIn(pat, 11), 1, "begins");
         equal(market.changesIn(pat, 16), 1, "ends");
@@ -43,7 +43,7 @@ contract ActivationTest is Fixture {
         market.advance(pat, 9);
         equal(setOf(pat).due, 1, "due");
         moveAllOn();
-        equal(setOf(pat).rate, 100, "rate");
+        equal(rateOf(pat), 100, "rate");
         IStorageMarket.Agreement memory agreement = market.getAgreement(id);
         equal(agreement.current.from, 11, "from");
         equal(agreement.current.end, 16, "end");
@@ -154,17 +154,36 @@ contract ActivationTest is Fixture {
         skipped(proposal, IStorageMarket.Skip.Epochs);
     }
 
-    function test_sizes_have_limits() public {
+    /// Challenges fall on what is paid for, so it must have bytes.
+    function test_an_agreement_has_bytes_and_no_more_to_retain_than_these() public {
         IStorageMarket.Proposal memory proposal = proposalOf(anna, pat, 100, 5);
         proposal.size = 0;
         skipped(proposal, IStorageMarket.Skip.Size);
-        proposal.size = (1 << 48) + 1;
+        proposal.size = type(uint64).max - 1;
+        proposal.retainedBytes = type(uint64).max;
         skipped(proposal, IStorageMarket.Skip.Size);
-        proposal.size = 1 << 48;
-        proposal.retainedBytes = (1 << 48) + 1;
-        skipped(proposal, IStorageMarket.Skip.Size);
-        proposal.retainedBytes = 1 << 48;
-        require(activate(proposal) != 0, "the largest is fine");
+        proposal.retainedBytes = type(uint64).max - 1;
+        require(activate(proposal) != 0, "any size is fine");
+    }
+
+    /// The sum of what a set is paid always has room: no agreement keeps others from moving on.
+    function test_agreements_of_any_size_and_rate_move_on_together() public {
+        uint96 most = type(uint96).max;
+        fund(anna, most);
+        fund(ben, most);
+        fund(pat, 28 * uint256(most));
+        vm.prank(pat);
+        registry.addStake(pat, 28 * uint128(most));
+        IStorageMarket.Proposal memory first = proposalOf(anna, pat, most, 1);
+        IStorageMarket.Proposal memory second = proposalOf(ben, pat, most, 1);
+        first.size = second.size = type(uint64).max;
+        require(activate(first) != 0 && activate(second) != 0, "both are open");
+        nextEpoch();
+        market.advance(pat, 9);
+        moveAllOn();
+        equal(rateOf(pat), 2 * uint256(most), "both have begun");
+        (uint32[] memory ids,) = market.challengesOf(pat);
+        equal(ids.length, 3, "asked");
     }
 
     function test_escrow_covers_every_epoch_and_is_there() public {

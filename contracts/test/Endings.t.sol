@@ -58,7 +58,7 @@ contract EndingsTest is Fixture {
         market.advance(pat, 9);
         moveAllOn();
         equal(market.free(ben), 1_000_000 - 5 * 50, "five epochs");
-        equal(setOf(pat).rate, 100, "anna's goes on");
+        equal(rateOf(pat), 100, "anna's goes on");
         proveAs(pat);
         checkSums();
     }
@@ -195,7 +195,7 @@ contract EndingsTest is Fixture {
         market.advance(pat, 9);
         moveAllOn();
         equal(market.agreementOf(ben, pat), 0, "closed");
-        equal(setOf(pat).rate, 100, "anna's goes on");
+        equal(rateOf(pat), 100, "anna's goes on");
         checkSums();
     }
 

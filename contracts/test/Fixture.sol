@@ -46,7 +46,7 @@ abstract contract Fixture {
         vm.roll(1000);
         token = newToken();
         beacon = new EmbeddedBeacon(GENESIS, EPOCH, BLOCKS_MIN);
-        market = new StorageMarket(parameters());
+        market = newMarket();
         registry = market.registry();
         fund(anna, 1_000_000);
         fund(ben, 1_000_000);
@@ -57,6 +57,10 @@ abstract contract Fixture {
 
     function newToken() internal virtual returns (TestToken) {
         return new TestToken();
+    }
+
+    function newMarket() internal virtual returns (StorageMarket) {
+        return new StorageMarket(parameters());
     }
 
     function newPaths() internal virtual returns (IChunkPaths) {
@@ -294,6 +298,10 @@ abstract contract Fixture {
 
     function setOf(address provider) internal view returns (IStorageMarket.ProofSet memory set) {
         (set,) = market.getSet(provider);
+    }
+
+    function rateOf(address provider) internal view returns (uint128 rate) {
+        (, rate) = market.getSet(provider);
     }
 
     function lockedOf(uint32 id) internal view returns (uint256 locked) {

@@ -2,9 +2,22 @@
 pragma solidity 0.8.37;
 
 import {StorageMarket} from "../src/StorageMarket.sol";
+import {SumTree} from "../src/SumTree.sol";
 import {IStorageMarket} from "../src/interfaces/IStorageMarket.sol";
 import {Fixture} from "./Fixture.sol";
 import {Vm, vm} from "./Vm.sol";
+
+/// @title A market whose trees can be looked into.
+contract OpenMarket is StorageMarket {
+    using SumTree for SumTree.Tree;
+
+    constructor(Parameters memory p) StorageMarket(p) {}
+
+    /// The agreement that gets a unit of what a provider's epoch earns: where a challenge that draws it falls.
+    function holderOf(address provider, uint128 unit) external view returns (uint32) {
+        return ledger.byPosition[provider][ledger.rates[provider].find(unit)];
+    }
+}
 
 /// @title Everything that anyone can do with a market, in any order, and books of its own about it.
 /// @notice The books know terms and proven epochs from what was done, never from the market's bitmaps or sums, so that they disagree when those
@@ -269,8 +282,12 @@ contract Handler is Fixture {
         if (registry.stakeOf(provider) < uint256(set.rateMax) * 14) fault("stake left that agreements need");
     }
 
-    function theMarket() external view returns (StorageMarket) {
-        return market;
+    function newMarket() internal override returns (StorageMarket) {
+        return new OpenMarket(parameters());
+    }
+
+    function theMarket() external view returns (OpenMarket) {
+        return OpenMarket(address(market));
     }
 
     /// Money and stake as at the beginning, after everybody took everything.
@@ -340,8 +357,7 @@ contract Handler is Fixture {
         seal();
         catchUp(provider);
         uint32 epoch = market.currentEpoch();
-        (, uint64 size) = market.getSet(provider);
-        if (setOf(provider).deadAt != 0 || size == 0 || provenOnce[provider][epoch]) return;
+        if (setOf(provider).deadAt != 0 || rateOf(provider) == 0 || provenOnce[provider][epoch]) return;
         uint256 before = market.free(provider);
         try market.prove(provider, proofsOf(provider)) {
             provenOnce[provider][epoch] = true;

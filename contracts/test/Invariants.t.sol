@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {StorageMarket} from "../src/StorageMarket.sol";
 import {TestToken} from "../src/TestToken.sol";
 import {IProviderRegistry} from "../src/interfaces/IProviderRegistry.sol";
 import {IStorageMarket} from "../src/interfaces/IStorageMarket.sol";
-import {Handler} from "./Handler.sol";
+import {Handler, OpenMarket} from "./Handler.sol";
 import {vm} from "./Vm.sol";
 
 /// @title What holds after any history. See docs/settlement.md for the list, and test/mutations for the faults that each one notices.
@@ -16,7 +15,7 @@ contract InvariantsTest {
     }
 
     Handler private handler;
-    StorageMarket private market;
+    OpenMarket private market;
     IProviderRegistry private registry;
     TestToken private token;
 
@@ -133,8 +132,8 @@ contract InvariantsTest {
     }
 
     function checkSet(address provider) private view {
-        (IStorageMarket.ProofSet memory set, uint64 size) = market.getSet(provider);
-        uint256[6] memory sums;
+        (IStorageMarket.ProofSet memory set, uint128 rate) = market.getSet(provider);
+        uint256[5] memory sums;
         uint32 last = set.epoch;
         for (uint32 id = 1; id < handler.agreements(); ++id) {
             IStorageMarket.Agreement memory agreement = market.getAgreement(id);
@@ -143,12 +142,11 @@ contract InvariantsTest {
             sums[0] += 1;
             sums[1] += current;
             sums[2] += current > next ? current : next;
-            sums[3] += agreement.current.size;
-            sums[4] += market.getQuestion(id).epoch != 0 ? 1 : 0;
+            sums[3] += market.getQuestion(id).epoch != 0 ? 1 : 0;
             // An agreement changes when it ends, and before that when what is next begins. What was due when a set died never will.
             uint32 end = agreement.next.from != 0 ? agreement.next.end : agreement.current.end;
-            if (agreement.next.from != 0 && (set.deadAt == 0 || agreement.next.from > set.epoch)) ++sums[5];
-            if (set.deadAt == 0 || end > set.epoch) ++sums[5];
+            if (agreement.next.from != 0 && (set.deadAt == 0 || agreement.next.from > set.epoch)) ++sums[4];
+            if (set.deadAt == 0 || end > set.epoch) ++sums[4];
             if (end > last) last = end;
         }
         uint256 changes = set.deadAt == 0 ? set.due : 0;
@@ -156,15 +154,39 @@ contract InvariantsTest {
             changes += market.changesIn(provider, epoch);
         }
         equal(set.agreements, sums[0], "agreements");
-        equal(set.rate, sums[1], "rate");
+        equal(rate, sums[1], "rate");
         equal(set.rateMax, sums[2], "rateMax");
-        equal(size, sums[3], "size");
-        equal(set.questions, sums[4], "questions");
-        equal(changes, sums[5], "changes to come");
+        equal(set.questions, sums[3], "questions");
+        equal(changes, sums[4], "changes to come");
+        challengesFallOnPay(provider);
         if (sums[0] == 0) {
             for (uint32 epoch = market.currentEpoch(); epoch < market.currentEpoch() + 45; ++epoch) {
                 equal(market.changesIn(provider, epoch), 0, "an empty set has nothing to come");
             }
+        }
+    }
+
+    /// Every unit of what a set's epoch earns belongs to the agreement that earns it, so a challenge falls on an agreement as often as its
+    /// share of the pay says. Looked at where one agreement's units end and the next one's begin.
+    function challengesFallOnPay(address provider) private view {
+        for (uint32 id = 1; id < handler.agreements(); ++id) {
+            IStorageMarket.Agreement memory agreement = market.getAgreement(id);
+            if (agreement.client == address(0) || agreement.provider != provider) continue;
+            uint96 rate = agreement.current.ratePerEpoch;
+            if (rate == 0) continue;
+            uint128 first = earnedBefore(provider, agreement.position);
+            equal(market.holderOf(provider, first), id, "first unit's agreement");
+            equal(market.holderOf(provider, first + rate - 1), id, "last unit's agreement");
+            require(agreement.current.size != 0, "what is paid for has bytes");
+        }
+    }
+
+    /// What agreements at lower positions earn.
+    function earnedBefore(address provider, uint32 position) private view returns (uint128 sum) {
+        for (uint32 id = 1; id < handler.agreements(); ++id) {
+            IStorageMarket.Agreement memory agreement = market.getAgreement(id);
+            if (agreement.client == address(0) || agreement.provider != provider) continue;
+            if (agreement.position < position) sum += agreement.current.ratePerEpoch;
         }
     }
 

@@ -13,65 +13,77 @@ contract PiecesTest {
     using Epochs for Epochs.History;
 
     SumTree.Tree private tree;
-    mapping(uint32 => uint64) private plain;
+    mapping(uint32 => uint128) private plain;
     Epochs.History private history;
 
     // --- SumTree ------------------------------------------------------------------------------------------------------
 
     function testFuzz_a_tree_finds_what_a_walk_finds(uint256 seed) public {
         uint32 positions = uint32(seed % 90 + 1);
-        uint64 total = 0;
+        uint128 total = 0;
         for (uint256 n = 0; n < 120; ++n) {
             uint256 random = uint256(keccak256(abi.encode(seed, n)));
             uint32 position = uint32(random % positions);
-            uint64 amount = random & 0x700 == 0 ? 0 : uint64(random >> 200);
+            // Rates as high as there are, and as low.
+            uint96 amount = random & 0x700 == 0 ? 0 : uint96(random >> 160) >> (random & 0x800 == 0 ? 0 : 90);
             total = total - plain[position] + amount;
+            tree.change(position, plain[position], amount);
             plain[position] = amount;
-            tree.set(position, amount);
             require(tree.total == total, "total");
         }
         if (total == 0) return;
         for (uint256 n = 0; n < 20; ++n) {
-            uint64 offset = n == 0 ? 0 : n == 1 ? total - 1 : uint64(uint256(keccak256(abi.encode(n, seed))) % total);
-            (uint32 found, uint64 inside) = tree.find(offset);
-            uint32 walked = 0;
-            uint64 rest = offset;
-            while (rest >= plain[walked]) rest -= plain[walked++];
-            require(found == walked && inside == rest, "the same place");
+            uint128 unit = uint128(uint256(keccak256(abi.encode(n, seed))) % total);
+            if (n < 2) unit = n == 0 ? 0 : total - 1;
+            checkWalk(unit);
+        }
+        // Where one position's units end and the next one's begin.
+        uint128 end = 0;
+        for (uint32 position = 0; position < positions; ++position) {
+            end += plain[position];
+            if (end != 0) checkWalk(end - 1);
+            if (end != total) checkWalk(end);
         }
         try this.find(total) {
             revert("beyond the total");
         } catch {}
     }
 
-    function find(uint64 offset) external view returns (uint32 position, uint64 inside) {
-        return tree.find(offset);
+    function checkWalk(uint128 unit) private view {
+        uint32 walked = 0;
+        uint128 rest = unit;
+        while (rest >= plain[walked]) rest -= plain[walked++];
+        require(tree.find(unit) == walked, "the same place");
     }
 
-    function set(uint32 position, uint64 amount) external {
-        tree.set(position, amount);
+    function find(uint128 unit) external view returns (uint32) {
+        return tree.find(unit);
+    }
+
+    function change(uint32 position, uint128 before, uint128 amount) external {
+        tree.change(position, before, amount);
     }
 
     function test_a_tree_grows_to_any_position() public {
-        tree.set(0, 5);
-        tree.set(65_535, 7);
-        (uint32 position, uint64 inside) = tree.find(4);
-        require(position == 0 && inside == 4, "first");
-        (position, inside) = tree.find(5);
-        require(position == 65_535 && inside == 0, "last");
-        tree.set(4, 1);
-        (position,) = tree.find(5);
-        require(position == 4, "between");
+        tree.change(0, 0, 5);
+        require(tree.find(4) == 0, "the only one");
+        tree.change(type(uint32).max, 0, 7);
+        require(tree.find(4) == 0, "first");
+        require(tree.find(5) == type(uint32).max && tree.find(11) == type(uint32).max, "last");
+        tree.change(4, 0, 1);
+        require(tree.find(4) == 0 && tree.find(5) == 4 && tree.find(6) == type(uint32).max, "between");
+        tree.change(0, 5, 0);
+        require(tree.find(0) == 4 && tree.find(1) == type(uint32).max, "nothing falls on what has nothing");
     }
 
-    function test_a_tree_refuses_more_than_its_lanes_hold() public {
-        tree.set(0, type(uint64).max);
-        vm.expectRevert(SumTree.SumOverflow.selector);
-        this.set(1, 1);
-        tree.set(0, type(uint64).max - 1);
-        tree.set(1, 1);
-        (uint32 position, uint64 inside) = tree.find(type(uint64).max - 1);
-        require(position == 1 && inside == 0, "the last byte there can be");
+    /// As many agreements as a market can have, each at the highest rate, fit; and what would wrap is refused.
+    function test_a_tree_holds_the_pay_of_any_set() public {
+        uint128 most = uint128(type(uint32).max) * type(uint96).max;
+        tree.change(1, 0, most);
+        require(tree.find(most - 1) == 1, "the last unit that a set can earn");
+        tree.change(0, 0, type(uint128).max - most);
+        vm.expectRevert();
+        this.change(2, 0, 1);
     }
 
     // --- Epochs -------------------------------------------------------------------------------------------------------

@@ -26,14 +26,13 @@ contract RevisionsTest is Fixture {
         vm.expectEmit(address(market));
         emit IStorageMarket.Revised(id, 1, revision);
         revise(revision);
-        equal(setOf(pat).rate, 100, "this epoch's rate stays");
+        equal(rateOf(pat), 100, "this epoch's rate stays");
         equal(setOf(pat).rateMax, 250, "stake is needed for the dearer one");
         nextEpoch();
         proveAs(pat);
         equal(market.free(pat), 350, "one epoch at each rate");
         equal(setOf(pat).rateMax, 250, "dearer");
-        (, uint64 size) = market.getSet(pat);
-        equal(size, revision.size, "size");
+        equal(rateOf(pat), 250, "the new one");
         checkSums();
     }
 
@@ -95,7 +94,7 @@ contract RevisionsTest is Fixture {
         nextEpoch();
         market.advance(pat, 9);
         moveAllOn();
-        equal(setOf(pat).rate, 0, "rate");
+        equal(rateOf(pat), 0, "rate");
         vm.expectRevert(IStorageMarket.NothingToProve.selector);
         market.prove(pat, new IStorageMarket.Proof[](3));
         nextEpoch();
@@ -224,11 +223,12 @@ contract RevisionsTest is Fixture {
         equal(market.getAgreement(id).sequence, 1, "cheaper is fine");
     }
 
-    function test_sizes_have_limits() public {
+    /// Challenges fall on what is paid for, so it must have bytes.
+    function test_a_revision_to_nothing_pays_nothing_and_retains_no_more_than_it_has() public {
         IStorageMarket.Revision memory revision = revisionOf(id);
-        revision.size = (1 << 48) + 1;
-        skipped(revision, IStorageMarket.Skip.Size);
         revision.size = 0;
+        skipped(revision, IStorageMarket.Skip.Size);
+        revision.ratePerEpoch = 1;
         skipped(revision, IStorageMarket.Skip.Size);
         revision.size = 5;
         revision.retainedBytes = 6;

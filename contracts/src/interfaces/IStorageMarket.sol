@@ -67,7 +67,7 @@ interface IStorageMarket {
     struct Agreement {
         address client;
         uint32 sequence;
-        /// Its place in the provider's tree of sizes.
+        /// Its place in the provider's tree of rates.
         uint32 position;
         address provider;
         uint64 retainedBytes;
@@ -94,9 +94,7 @@ interface IStorageMarket {
         uint32 deadAt;
         /// Questions of clients that were not answered yet.
         uint32 questions;
-        /// Token units for `epoch`, if it is proven.
-        uint128 rate;
-        /// The same if every agreement has the dearer of its terms: what the stake must cover.
+        /// Token units for an epoch if every agreement has the dearer of its terms: what the stake must cover.
         uint128 rateMax;
     }
 
@@ -133,14 +131,12 @@ interface IStorageMarket {
         NotOpen,
         /// The client has an agreement with this provider.
         Exists,
-        /// Bytes that can't be: none at the beginning, paid for nothing, more than an agreement may have, or fewer than are retained.
+        /// Bytes that can't be: none at the beginning, paid for nothing, or fewer than are retained.
         Size,
         /// The set must be brought to the current epoch first.
         Behind,
         /// The provider takes no new agreements.
-        Leaving,
-        /// The provider has as many agreements as a set may have.
-        Full
+        Leaving
     }
 
     // --- events -----------------------------------------------------------------------------------------------------
@@ -187,7 +183,7 @@ interface IStorageMarket {
     error NoSeed(uint32 epoch);
     /// This epoch is proven.
     error AlreadyProven(uint32 epoch);
-    /// The provider holds nothing.
+    /// The provider holds nothing that is paid for.
     error NothingToProve();
     /// Exactly that many proofs are wanted.
     error ProofCount(uint256 expected, uint256 actual);

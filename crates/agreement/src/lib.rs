@@ -39,7 +39,7 @@ pub mod wallet;
 pub use address::Address;
 pub use amount::{Amount, Rate};
 pub use binding::Binding;
-pub use challenge::challenge_offset;
+pub use challenge::Draw;
 pub use chunk_path::{ChunkPath, chunk_path};
 pub use credit::Credit;
 pub use epoch::{AgreementId, Epoch, EpochClock};

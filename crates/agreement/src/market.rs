@@ -29,10 +29,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Bounties are so many parts of it.
 const BASIS: u128 = 10_000;
-/// No agreement has more bytes.
-pub const SIZE_MAX: u64 = 1 << 48;
-/// No set has more agreements.
-pub const AGREEMENTS_MAX: u32 = (1 << 16) - 1;
 
 /// What a deployment decided for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -86,7 +82,7 @@ pub struct Agreement {
     pub provider: Address,
     /// The last revision's.
     pub sequence: u32,
-    /// Its place in the provider's row of bytes.
+    /// Its place in the provider's row of rates.
     pub position: u32,
     /// Bytes that no revision may drop before `retained_until`.
     pub retained_bytes: u64,
@@ -129,9 +125,7 @@ pub struct ProofSet {
     pub dead_at: Option<Epoch>,
     /// Questions that were not answered yet.
     pub questions: u32,
-    /// What `epoch` earns, if it is proven.
-    pub rate: Amount,
-    /// The same if every agreement had the dearer of its terms: what the stake must cover.
+    /// What an epoch would earn if every agreement had the dearer of its terms: what the stake must cover.
     pub rate_max: Amount,
 }
 
@@ -263,11 +257,11 @@ impl Market {
         self.agreement_of.get(&(*client, *provider)).copied()
     }
 
-    /// A provider's set, and its bytes; `None` if it holds nothing.
+    /// A provider's set, and what its epoch earns if it is proven; `None` if it holds nothing.
     #[must_use]
-    pub fn set(&self, provider: &Address) -> Option<(&ProofSet, u64)> {
+    pub fn set(&self, provider: &Address) -> Option<(&ProofSet, Amount)> {
         let holdings = self.holdings.get(provider).filter(|holdings| holdings.set.agreements != 0)?;
-        Some((&holdings.set, holdings.size()))
+        Some((&holdings.set, holdings.rate()))
     }
 
     /// The question about an agreement.

@@ -60,8 +60,6 @@ pub struct ProofSet {
     pub rate_max: Amount,
     /// Questions of clients that were not answered yet.
     pub questions: u32,
-    /// Bytes that can be asked for.
-    pub size: u64,
 }
 
 /// A client's announcement that it takes back reserve.
@@ -190,10 +188,9 @@ impl MarketReads<'_> {
             agreements: set.agreements,
             misses: set.misses,
             dead_at: (set.deadAt != 0).then_some(Epoch(set.deadAt)),
-            rate: Amount(set.rate),
+            rate: Amount(found.rate),
             rate_max: Amount(set.rateMax),
             questions: set.questions,
-            size: found.size,
         }))
     }
 

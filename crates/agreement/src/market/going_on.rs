@@ -203,7 +203,9 @@ impl Market {
     fn go_on(&mut self, call: &Call, provider: Address, max: u32) -> Result<(), Refusal> {
         let now = self.now(&call.block)?;
         for _ in 0..max {
-            let ProofSet { epoch, due, agreements, dead_at, rate, .. } = self.holds(provider).set;
+            let holdings = self.holds(provider);
+            let rate = holdings.rate();
+            let ProofSet { epoch, due, agreements, dead_at, .. } = holdings.set;
             if agreements == 0 || dead_at.is_some() || epoch >= now {
                 return Ok(());
             }
@@ -256,7 +258,7 @@ impl Market {
 
     /// Slashes for a missed epoch. False if that ends the set.
     fn miss(&mut self, call: &Call, provider: Address, epoch: Epoch) -> Result<bool, Refusal> {
-        let slashed = times(self.holds(provider).set.rate, self.parameters.slash_epochs)?;
+        let slashed = times(self.holds(provider).rate(), self.parameters.slash_epochs)?;
         let Some(left) = self.stake(&provider).checked_sub(slashed) else { return Ok(false) };
         let bounty = Amount(times(slashed, self.parameters.bounty_basis_points)?.0 / BASIS);
         self.slash(&provider, slashed)?;
@@ -287,10 +289,8 @@ impl Market {
         let Some(next) = agreement.next else { return self.close(call, id, epoch) };
         let holdings = self.holds(provider);
         let set = &mut holdings.set;
-        let current = agreement.current.map_or(Amount::ZERO, |terms| terms.rate_per_epoch.into());
         set.rate_max = add(sub(set.rate_max, agreement.dearer().into())?, next.rate_per_epoch.into())?;
-        set.rate = add(sub(set.rate, current)?, next.rate_per_epoch.into())?;
-        holdings.places[place(agreement.position)?] = Some((id, next.size));
+        holdings.places[place(agreement.position)?] = Some((id, next.rate_per_epoch));
         let agreement = self.opened(id)?;
         agreement.current = agreement.next.take();
         Ok(())
@@ -330,9 +330,7 @@ impl Market {
         let refund = self.opened(id)?.escrow;
         let holdings = self.holds(provider);
         let set = &mut holdings.set;
-        let current = agreement.current.map_or(Amount::ZERO, |terms| terms.rate_per_epoch.into());
         set.rate_max = sub(set.rate_max, agreement.dearer().into())?;
-        set.rate = sub(set.rate, current)?;
         set.agreements = set.agreements.checked_sub(1).ok_or(Refusal::Overflow)?;
         if set.agreements == 0 {
             *set = ProofSet::default();

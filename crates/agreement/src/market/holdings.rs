@@ -1,7 +1,7 @@
 //! What a market knows about one provider: counted plainly, where the contracts have trees and accumulators.
 
 use super::{Agreement, ProofSet, Refusal};
-use crate::amount::Amount;
+use crate::amount::{Amount, Rate};
 use crate::epoch::{AgreementId, Epoch};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Holdings {
     pub(super) set: ProofSet,
-    /// Agreements and their bytes, laid end to end.
-    pub(super) places: Vec<Option<(AgreementId, u64)>>,
+    /// Agreements and their current rates, laid end to end.
+    pub(super) places: Vec<Option<(AgreementId, Rate)>>,
     /// Places that were left, the last of which is taken first.
     pub(super) free_places: Vec<u32>,
     pub(super) proven: BTreeSet<Epoch>,
@@ -20,17 +20,18 @@ pub(super) struct Holdings {
 }
 
 impl Holdings {
-    pub(super) fn size(&self) -> u64 {
-        self.places.iter().flatten().map(|(_, size)| size).sum()
+    /// What an epoch earns.
+    pub(super) fn rate(&self) -> Amount {
+        self.places.iter().flatten().map(|(_, rate)| Amount::from(*rate)).sum()
     }
 
-    /// The agreement that holds a byte of all places laid end to end, and the byte's offset in it.
-    pub(super) fn find(&self, offset: u64) -> Option<(AgreementId, u64)> {
-        let mut rest = offset;
-        for (id, size) in self.places.iter().flatten() {
-            match rest.checked_sub(*size) {
+    /// The agreement that earns a unit of all places laid end to end.
+    pub(super) fn find(&self, unit: Amount) -> Option<AgreementId> {
+        let mut rest = unit;
+        for (id, rate) in self.places.iter().flatten() {
+            match rest.checked_sub((*rate).into()) {
                 Some(beyond) => rest = beyond,
-                None => return Some((*id, rest)),
+                None => return Some(*id),
             }
         }
         None

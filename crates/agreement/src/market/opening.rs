@@ -1,8 +1,8 @@
 //! Agreements that begin, and new terms of those that are open.
 
-use super::{AGREEMENTS_MAX, Agreement, Call, Market, Refusal, SIZE_MAX, Skip, Terms, add, sub};
+use super::{Agreement, Call, Market, Refusal, Skip, Terms, add, sub};
 use crate::address::Address;
-use crate::amount::Amount;
+use crate::amount::{Amount, Rate};
 use crate::epoch::{AgreementId, Epoch};
 use crate::proposal::Proposal;
 use crate::revision::Revision;
@@ -81,7 +81,7 @@ impl Market {
         if end_epoch <= from {
             return Ok(Err(Skip::Epochs));
         }
-        if proposal.size == 0 || proposal.size > SIZE_MAX || proposal.retained_bytes > proposal.size {
+        if proposal.size == 0 || proposal.retained_bytes > proposal.size {
             return Ok(Err(Skip::Size));
         }
         if self.agreement_of(&client, &provider).is_some() {
@@ -94,13 +94,7 @@ impl Market {
         if let Err(skip) = self.catch_up(call, provider)? {
             return Ok(Err(skip));
         }
-        let (agreements, rate_max) = {
-            let set = &self.holds(provider).set;
-            (set.agreements, set.rate_max)
-        };
-        if agreements == AGREEMENTS_MAX {
-            return Ok(Err(Skip::Full));
-        }
+        let rate_max = self.holds(provider).set.rate_max;
         if self.provider(&provider).is_some_and(|entry| entry.leaving) {
             return Ok(Err(Skip::Leaving));
         }
@@ -135,7 +129,7 @@ impl Market {
             }
         };
         let place = usize::try_from(position).map_err(|_| Refusal::Overflow)?;
-        holdings.places[place] = Some((id, 0));
+        holdings.places[place] = Some((id, Rate::ZERO));
         holdings.set.agreements += 1;
         holdings.set.rate_max = rate_max;
         holdings.plan(from);
@@ -188,7 +182,7 @@ impl Market {
             return Ok(Err(skip));
         }
         let paid_for_nothing = revision.size == 0 && revision.rate_per_epoch.units() != 0;
-        if revision.retained_bytes > revision.size || revision.size > SIZE_MAX || paid_for_nothing {
+        if revision.retained_bytes > revision.size || paid_for_nothing {
             return Ok(Err(Skip::Size));
         }
         let agreement = self.opened(id)?.clone();

@@ -2,7 +2,7 @@
 
 use super::{Call, Market, Question, Refusal, Terms, add, sub};
 use crate::address::Address;
-use crate::challenge::{Seed, Subject, challenge_offset};
+use crate::challenge::{Draw, Seed, Subject};
 use crate::chunk_path::{CHUNK_BYTES, ChunkPath};
 use crate::epoch::{AgreementId, Epoch};
 use crate::fragment_set::SetPath;
@@ -51,12 +51,15 @@ impl Market {
         seed: &Seed,
     ) -> Result<Vec<(AgreementId, u64)>, Refusal> {
         let holdings = self.holdings.get(&provider).ok_or(Refusal::NothingToProve)?;
-        let total = holdings.size();
+        let total = holdings.rate();
         let subject = Subject::Provider(provider);
         let one = |number| {
-            let offset = challenge_offset(&self.domain, subject, epoch, seed, number, total)
-                .ok_or(Refusal::NothingToProve)?;
-            Ok(holdings.find(offset).expect("the offset is below the total"))
+            let draw = Draw::new(&self.domain, subject, epoch, seed, number);
+            let unit = draw.unit(total).ok_or(Refusal::NothingToProve)?;
+            let id = holdings.find(unit).expect("the unit is below the total");
+            let terms = self.agreements.get(&id).and_then(|agreement| agreement.current);
+            let offset = terms.and_then(|terms| draw.byte(terms.size));
+            Ok((id, offset.expect("what is paid for has begun and has bytes")))
         };
         (0..self.parameters.challenges).map(one).collect()
     }
@@ -69,7 +72,7 @@ impl Market {
         let agreement = self.agreement(id).ok_or(Refusal::NotOpen(id))?;
         let size = agreement.current.map_or(0, |terms| terms.size);
         let subject = Subject::Agreement(id);
-        let offset = |number| challenge_offset(&self.domain, subject, epoch, seed, number, size);
+        let offset = |number| Draw::new(&self.domain, subject, epoch, seed, number).byte(size);
         Ok((0..self.parameters.challenges).filter_map(offset).collect())
     }
 
@@ -84,7 +87,8 @@ impl Market {
             }
             let caught_up = market.catch_up(call, provider)?;
             market.refuse(call, provider, caught_up)?;
-            let set = market.holds(provider).set.clone();
+            let holdings = market.holds(provider);
+            let (set, rate) = (holdings.set.clone(), holdings.rate());
             if set.due != 0 {
                 return Err(Refusal::TermsDue(set.due));
             }
@@ -98,14 +102,14 @@ impl Market {
                 return Err(Refusal::ProofCount { expected, actual: proofs.len() });
             }
             for (number, (proof, (id, offset))) in proofs.iter().zip(asked).enumerate() {
-                let terms = market.opened(id)?.current.expect("what has bytes has begun");
+                let terms = market.opened(id)?.current.expect("what is asked for has begun");
                 proof.check(&terms, offset, number)?;
             }
             let holdings = market.holds(provider);
             holdings.proven.insert(set.epoch);
             holdings.set.misses = 0;
-            market.totals.locked = sub(market.totals.locked, set.rate)?;
-            market.credit(provider, set.rate)
+            market.totals.locked = sub(market.totals.locked, rate)?;
+            market.credit(provider, rate)
         })
     }
 

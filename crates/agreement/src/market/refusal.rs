@@ -25,20 +25,18 @@ pub enum Skip {
     NotOpen,
     /// The client has an agreement with this provider.
     Exists,
-    /// Bytes that can't be: none at the beginning, paid for nothing, more than an agreement may have, or fewer than are retained.
+    /// Bytes that can't be: none at the beginning, paid for nothing, or fewer than are retained.
     Size,
     /// The set must be brought to the current epoch first.
     Behind,
     /// The provider takes no new agreements.
     Leaving,
-    /// The provider has as many agreements as a set may have.
-    Full,
     /// A reason that this program doesn't know. [`Market`](super::Market) never gives it.
     Unknown,
 }
 
 /// In the contract's order. There, 0 is "not skipped", which no event says.
-const SKIPS: [Skip; 12] = [
+const SKIPS: [Skip; 11] = [
     Skip::Signature,
     Skip::Stale,
     Skip::Epochs,
@@ -50,7 +48,6 @@ const SKIPS: [Skip; 12] = [
     Skip::Size,
     Skip::Behind,
     Skip::Leaving,
-    Skip::Full,
 ];
 
 impl Skip {
@@ -93,7 +90,7 @@ pub enum Refusal {
     /// This epoch is proven.
     #[error("epoch {0} is proven")]
     AlreadyProven(Epoch),
-    /// The provider holds nothing.
+    /// The provider holds nothing that is paid for.
     #[error("there is nothing to prove")]
     NothingToProve,
     /// Exactly that many proofs are wanted.
@@ -168,6 +165,6 @@ mod tests {
         assert_eq!(names[1..], ours);
         assert_eq!(Skip::of(1), Skip::Signature);
         assert_eq!(Skip::of(0), Skip::Unknown);
-        assert_eq!(Skip::of(13), Skip::Unknown);
+        assert_eq!(Skip::of(12), Skip::Unknown);
     }
 }

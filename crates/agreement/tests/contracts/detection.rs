@@ -1,4 +1,4 @@
-//! What a provider earns that lost data: with share f lost, (1 - f)^K of its epochs; with everything lost, nothing.
+//! What a provider earns that lost data: with share f lost of what it is paid for, (1 - f)^K of its epochs; with everything lost, nothing.
 
 use crate::Dice;
 use crate::abi::{Abi, Words};
@@ -26,6 +26,11 @@ struct Held {
 
 impl Held {
     fn new(parameters: Parameters, sets: Vec<FragmentSet>) -> Held {
+        let rates = vec![RATE; sets.len()];
+        Held::paid(parameters, sets, &rates)
+    }
+
+    fn paid(parameters: Parameters, sets: Vec<FragmentSet>, rates: &[u128]) -> Held {
         let provider = WalletKey::from_secret(&[99; 32]).unwrap();
         let keys: Vec<WalletKey> = (1..=sets.len())
             .map(|number| WalletKey::from_secret(&[u8::try_from(number).unwrap(); 32]).unwrap())
@@ -42,15 +47,15 @@ impl Held {
         clients.iter().for_each(|client| done(*client, Step::Deposit { to: *client, amount: plenty }));
         let domain = Deployment::domain(pair.deployment.market);
         let now = pair.now();
-        let proposals = keys.iter().zip(&sets).map(|(key, set)| {
+        let proposals = keys.iter().zip(&sets).zip(rates).map(|((key, set), rate)| {
             let proposal = Proposal {
                 client: key.address(),
                 provider,
                 set_root: set.root(),
                 size: set.total(),
-                rate_per_epoch: Rate::new(RATE).unwrap(),
+                rate_per_epoch: Rate::new(*rate).unwrap(),
                 end_epoch: Epoch(now.0 + 2_000),
-                escrow: Amount(RATE * 2_000),
+                escrow: Amount(rate * 2_000),
                 retained_bytes: 0,
                 retained_until: Epoch(0),
                 accept_by: now,
@@ -84,7 +89,7 @@ impl Held {
         self.pair.model.seal(&call).unwrap()
     }
 
-    /// What the epoch asks, as the contract says it: the tree of sizes and the seed are its own.
+    /// What the epoch asks, as the contract says it: the tree of rates and the seed are its own.
     fn asked(&self) -> Vec<(AgreementId, u64)> {
         let deployment = &self.pair.deployment;
         let told = deployment.ask(&MARKET, deployment.market, "challengesOf", &[Abi::address(self.provider)]);
@@ -93,6 +98,30 @@ impl Held {
         let ids: Vec<AgreementId> = (0..words.u32()).map(|_| AgreementId(words.u32())).collect();
         let offsets: Vec<u64> = (0..words.u32()).map(|_| words.u64()).collect();
         ids.into_iter().zip(offsets).collect()
+    }
+
+    /// In how many epochs a provider that lost fragments would have been paid, for each of several losses.
+    fn earned(&mut self, epochs: u32, losses: &[BTreeSet<FragmentId>]) -> Vec<u32> {
+        let mut earned = vec![0; losses.len()];
+        for _ in 0..epochs {
+            self.next_epoch();
+            let deployment = &mut self.pair.deployment;
+            let beacon = deployment.beacon;
+            assert!(deployment.send(self.provider, &BEACON, beacon, "seal", &[]).is_ok());
+            let seed = self.pair.deployment.ask(&BEACON, beacon, "seed", &[Abi::uint(self.pair.now().0)]);
+            let seed = Words::of(&seed).word();
+            let asked = self.asked();
+            let expected = self.pair.model.challenges(self.provider, self.pair.now(), &seed);
+            assert_eq!(Ok(&asked), expected.as_ref(), "the tree finds what lies end to end");
+            let asked: Vec<FragmentId> = asked
+                .into_iter()
+                .map(|(id, offset)| self.set(id).path(offset).expect("a byte of the set").fragment.id)
+                .collect();
+            for (earned, lost) in earned.iter_mut().zip(losses) {
+                *earned += u32::from(asked.iter().all(|fragment| !lost.contains(fragment)));
+            }
+        }
+        earned
     }
 
     fn prove(&mut self, store: &Store) -> Result<(), Refusal> {
@@ -108,8 +137,8 @@ fn bytes(dice: &mut Dice, length: u64) -> Vec<u8> {
     (0..length).map(|_| u8::try_from(dice.below(256)).unwrap()).collect()
 }
 
-/// Which fragments a provider still has, after it lost about a share of its bytes, and what share that is exactly.
-fn lose(sets: &[FragmentSet], percent: u64, dice: &mut Dice) -> (BTreeSet<FragmentId>, f64) {
+/// Fragments at random, of about a share of all bytes.
+fn lose(sets: &[FragmentSet], percent: u64, dice: &mut Dice) -> BTreeSet<FragmentId> {
     let total: u64 = sets.iter().map(FragmentSet::total).sum();
     let mut all: Vec<Fragment> = sets.iter().flat_map(|set| set.fragments().to_vec()).collect();
     let mut lost = BTreeSet::new();
@@ -120,7 +149,45 @@ fn lose(sets: &[FragmentSet], percent: u64, dice: &mut Dice) -> (BTreeSet<Fragme
         bytes += fragment.length;
         lost.insert(fragment.id);
     }
-    (lost, exact(bytes) / exact(total))
+    lost
+}
+
+/// What share of its pay a provider gets for bytes that it lost.
+fn share(sets: &[FragmentSet], rates: &[u128], lost: &BTreeSet<FragmentId>) -> f64 {
+    let paid = |(set, rate): (&FragmentSet, &u128)| {
+        let gone = set.fragments().iter().filter(|fragment| lost.contains(&fragment.id));
+        let gone: u64 = gone.map(|fragment| fragment.length).sum();
+        exact(u64::try_from(*rate).unwrap()) * exact(gone) / exact(set.total())
+    };
+    let pay: u128 = rates.iter().sum();
+    sets.iter().zip(rates).map(paid).sum::<f64>() / exact(u64::try_from(pay).unwrap())
+}
+
+/// Whether as many epochs were proven as (1 - f)^K says, give or take four standard deviations, or one epoch where these are less than that.
+fn is_likely(earned: u32, epochs: u32, share: f64, challenges: u32) -> (f64, bool) {
+    let chance = (1.0 - share).powi(i32::try_from(challenges).unwrap());
+    let expected = chance * f64::from(epochs);
+    let tolerance = (4.0 * (expected * (1.0 - chance)).sqrt()).max(1.0);
+    (expected, (f64::from(earned) - expected).abs() <= tolerance)
+}
+
+/// Sets of 200 fragments each, of 1 byte to 4 MiB.
+fn some_sets(count: u64, dice: &mut Dice) -> Vec<FragmentSet> {
+    let mut number = 0u64;
+    let set = |_| {
+        let fragments = (0..200).map(|_| {
+            number += 1;
+            let id = FragmentId::of(&number.to_le_bytes());
+            Fragment { id, length: 1 + dice.below(4 << 20), retain_until: Epoch(0) }
+        });
+        FragmentSet::new(fragments.collect::<Vec<_>>()).unwrap()
+    };
+    (0..count).map(set).collect()
+}
+
+/// What sets earn at one price for each byte.
+fn at_one_price(sets: &[FragmentSet]) -> Vec<u128> {
+    sets.iter().map(|set| u128::from(set.total() >> 12)).collect()
 }
 
 /// Below 2^53, as everything here.
@@ -134,51 +201,50 @@ fn exact(number: u64) -> f64 {
 fn with_a_share_lost_a_provider_earns_in_as_many_epochs_as_the_formula_says() {
     const EPOCHS: u32 = 1_000;
     let mut dice = Dice(0x5_7a71_5710);
-    // Twelve clients with 2,400 fragments in all, of 1 byte to 4 MiB: what is lost is spread over all of them.
-    let mut number = 0u64;
-    let sets: Vec<FragmentSet> = (0..12)
-        .map(|_| {
-            let fragments = (0..200).map(|_| {
-                number += 1;
-                let id = FragmentId::of(&number.to_le_bytes());
-                Fragment { id, length: 1 + dice.below(4 << 20), retain_until: Epoch(0) }
-            });
-            FragmentSet::new(fragments.collect::<Vec<_>>()).unwrap()
-        })
-        .collect();
+    // What is lost is spread over twelve clients.
+    let sets = some_sets(12, &mut dice);
+    let rates = at_one_price(&sets);
     let mut table = String::from("| K | lost | formula | of 1,000 epochs |\n|---|---|---|---|\n");
     for challenges in [7, 21, 42] {
-        let parameters = Parameters { challenges, ..PARAMETERS };
-        let mut held = Held::new(parameters, sets.clone());
-        let shares: Vec<_> = [1, 5, 20].into_iter().map(|percent| lose(&sets, percent, &mut dice)).collect();
-        let mut earned = [0u32; 3];
-        for _ in 0..EPOCHS {
-            held.next_epoch();
-            let deployment = &mut held.pair.deployment;
-            let beacon = deployment.beacon;
-            assert!(deployment.send(held.provider, &BEACON, beacon, "seal", &[]).is_ok());
-            let seed = held.pair.deployment.ask(&BEACON, beacon, "seed", &[Abi::uint(held.pair.now().0)]);
-            let seed = Words::of(&seed).word();
-            let asked = held.asked();
-            let expected = held.pair.model.challenges(held.provider, held.pair.now(), &seed);
-            assert_eq!(Ok(&asked), expected.as_ref(), "the tree finds what lies end to end");
-            let asked: Vec<Fragment> = asked
-                .into_iter()
-                .map(|(id, offset)| held.set(id).path(offset).expect("a byte of the set").fragment)
-                .collect();
-            assert_eq!(asked.len(), usize::try_from(challenges).unwrap());
-            for (earned, (lost, _)) in earned.iter_mut().zip(&shares) {
-                *earned += u32::from(asked.iter().all(|fragment| !lost.contains(&fragment.id)));
-            }
-        }
-        for (earned, (_, share)) in earned.into_iter().zip(&shares) {
-            let chance = (1.0 - share).powi(i32::try_from(challenges).unwrap());
-            let expected = chance * f64::from(EPOCHS);
-            // Four standard deviations, and one epoch where these are less than that.
-            let tolerance = (4.0 * (expected * (1.0 - chance)).sqrt()).max(1.0);
+        let mut held = Held::paid(Parameters { challenges, ..PARAMETERS }, sets.clone(), &rates);
+        let losses: Vec<_> = [1, 5, 20].into_iter().map(|percent| lose(&sets, percent, &mut dice)).collect();
+        for (earned, lost) in held.earned(EPOCHS, &losses).into_iter().zip(&losses) {
+            let share = share(&sets, &rates, lost);
+            let (expected, likely) = is_likely(earned, EPOCHS, share, challenges);
             let percent = share * 100.0;
             writeln!(table, "| {challenges} | {percent:.2} % | {expected:.1} | {earned} |").unwrap();
-            assert!((f64::from(earned) - expected).abs() <= tolerance, "{table}");
+            assert!(likely, "{table}");
+        }
+    }
+    println!("{table}");
+}
+
+#[test]
+fn an_agreement_with_itself_hides_a_loss_only_as_far_as_it_pays_for_it() {
+    const EPOCHS: u32 = 1_000;
+    const CHALLENGES: u32 = 21;
+    let mut dice = Dice(0xd11);
+    let honest = some_sets(1, &mut dice);
+    let pay = at_one_price(&honest)[0];
+    let losses: Vec<_> = [5, 20, 100].into_iter().map(|percent| lose(&honest, percent, &mut dice)).collect();
+    // Ten thousand times the bytes, all made up, for as little as can be paid; and for one and for nine times what the others pay.
+    let length = honest[0].total() * 10_000;
+    let sham = Fragment { id: FragmentId::of(b"made up"), length, retain_until: Epoch(0) };
+    let sets = vec![honest[0].clone(), FragmentSet::new([sham]).unwrap()];
+    let mut table = String::from("| its pay | lost | formula | of 1,000 epochs |\n|---|---|---|---|\n");
+    for (name, of_sham) in [("1 unit", 1), ("the same", pay), ("9 times", 9 * pay)] {
+        let rates = [pay, of_sham];
+        let mut held = Held::paid(Parameters { challenges: CHALLENGES, ..PARAMETERS }, sets.clone(), &rates);
+        let stake = held.pair.model.stake_needed(&held.provider, &held.pair.deployment.evm.block());
+        let covered = (pay + of_sham) * u128::from(PARAMETERS.stake_epochs);
+        assert_eq!(stake, Ok(Some(Amount(covered))), "its stake covers what it pays itself");
+        for (earned, lost) in held.earned(EPOCHS, &losses).into_iter().zip(&losses) {
+            let of_all = share(&honest, &[pay], lost);
+            let (expected, likely) = is_likely(earned, EPOCHS, share(&sets, &rates, lost), CHALLENGES);
+            writeln!(table, "| {name} | {:.2} % | {expected:.1} | {earned} |", of_all * 100.0).unwrap();
+            assert!(likely, "{table}");
+            let (_, as_without) = is_likely(earned, EPOCHS, of_all, CHALLENGES);
+            assert!(of_sham != 1 || as_without, "bytes that nobody pays for change nothing: {table}");
         }
     }
     println!("{table}");
@@ -188,7 +254,7 @@ fn with_a_share_lost_a_provider_earns_in_as_many_epochs_as_the_formula_says() {
 fn a_provider_that_lost_everything_earns_nothing_from_the_next_epoch() {
     let mut dice = Dice(1);
     let mut store = Store::default();
-    let fragments: Vec<Fragment> = (0..6).map(|_| store.put(bytes(&mut dice, 40_000))).collect();
+    let fragments: Vec<Fragment> = (0..7).map(|_| store.put(bytes(&mut dice, 41_000))).collect();
     let mut held = Held::new(PARAMETERS, vec![FragmentSet::new(fragments.clone()).unwrap()]);
     let (provider, client) = (held.provider, held.clients[0]);
     held.prove(&store).unwrap();
@@ -240,13 +306,12 @@ fn a_question_ends_pay_for_the_one_agreement_that_lost_data_inside_a_big_set() {
     // One fragment of 2 KB in 2.4 MB, and nobody has it any more.
     let mut gone = Store::default();
     sets.push(FragmentSet::new([gone.put(bytes(&mut dice, 2_000))]).unwrap());
-    let mut held = Held::new(PARAMETERS, sets);
+    let mut held = Held::paid(PARAMETERS, sets, &[RATE, RATE, RATE, RATE, RATE, 1]);
     let (provider, client, small) = (held.provider, held.clients[5], AgreementId(6));
     held.pair.act(client, &Step::Ask(small)).unwrap();
     held.next_epoch();
-    let set = held.pair.model.set(&provider).unwrap().0.clone();
-    assert_eq!(set.rate, Amount(6 * RATE));
-    // The big set is proven all the same: the little one is hardly ever asked for.
+    assert_eq!(held.pair.model.set(&provider).unwrap().1, Amount(1 + 5 * RATE));
+    // The big set is proven all the same: what is hardly paid for is hardly ever asked for.
     held.prove(&store).unwrap();
     let seed = held.seal();
     let told =
@@ -263,7 +328,7 @@ fn a_question_ends_pay_for_the_one_agreement_that_lost_data_inside_a_big_set() {
     held.next_epoch();
     let (stake, free) = (held.pair.model.provider(&provider).unwrap().stake, held.pair.model.free(&client));
     held.pair.act(client, &Step::Fail(small)).unwrap();
-    let slashed = RATE * u128::from(PARAMETERS.slash_epochs);
+    let slashed = u128::from(PARAMETERS.slash_epochs);
     assert_eq!(held.pair.model.provider(&provider).unwrap().stake.0, stake.0 - slashed);
     let bond = PARAMETERS.question_bond.0;
     assert_eq!(held.pair.model.free(&client).0, free.0 + slashed + bond, "the bond back, and the slash");
@@ -273,7 +338,7 @@ fn a_question_ends_pay_for_the_one_agreement_that_lost_data_inside_a_big_set() {
     held.pair.act(client, &Step::Advance { provider, max: u32::MAX }).unwrap();
     held.pair.act(client, &Step::MoveOn(vec![small])).unwrap();
     assert_eq!(held.pair.model.agreement(small), None);
-    assert_eq!(held.pair.model.set(&provider).unwrap().0.rate, Amount(5 * RATE), "the others go on");
+    assert_eq!(held.pair.model.set(&provider).unwrap().1, Amount(5 * RATE), "the others go on");
     held.prove(&store).unwrap();
 }
 

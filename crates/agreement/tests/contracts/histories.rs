@@ -135,7 +135,7 @@ impl World {
         let size = match self.dice.below(40) {
             0 => 0,
             1 => set.total() + 1,
-            2 => 1 << 49,
+            2 => u64::MAX,
             _ => set.total(),
         };
         let retains = self.dice.percent(30);
@@ -160,7 +160,7 @@ impl World {
             message.escrow = Amount(message.escrow.0 / 2);
         }
         if self.dice.percent(3) {
-            message.retained_bytes = size + 1;
+            message.retained_bytes = size.saturating_add(1);
         }
         let signer = match self.dice.below(20) {
             0 => self.stranger.clone(),
@@ -219,7 +219,7 @@ impl World {
             if self.dice.percent(40) { before.rate_per_epoch.units() } else { self.dice.below(200).into() };
         let size = match self.dice.below(30) {
             0 => 0,
-            1 => 1 << 49,
+            1 => u64::MAX,
             _ => set.total(),
         };
         let keeps = self.dice.percent(70);

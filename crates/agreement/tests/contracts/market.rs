@@ -310,7 +310,7 @@ impl Pair {
         for provider in &self.providers {
             let address = [Abi::address(*provider)];
             let set = set(&self.market("getSet", &address));
-            let expected = model.set(provider).map(|(set, size)| (set.clone(), size));
+            let expected = model.set(provider).map(|(set, rate)| (set.clone(), rate));
             assert_eq!(set, expected, "the set of {provider}");
             let stake = deployment.ask(&REGISTRY, deployment.registry, "stakeOf", &address);
             let expected = model.provider(provider).map_or(Amount::ZERO, |entry| entry.stake);
@@ -379,7 +379,7 @@ fn agreement(told: &[u8]) -> Option<Agreement> {
     (client != Address::ZERO).then_some(agreement)
 }
 
-fn set(told: &[u8]) -> Option<(ProofSet, u64)> {
+fn set(told: &[u8]) -> Option<(ProofSet, Amount)> {
     let words = &mut Words::of(told);
     let set = ProofSet {
         epoch: Epoch(words.u32()),
@@ -388,11 +388,10 @@ fn set(told: &[u8]) -> Option<(ProofSet, u64)> {
         misses: words.u32(),
         dead_at: Some(Epoch(words.u32())).filter(|epoch| *epoch != Epoch(0)),
         questions: words.u32(),
-        rate: words.amount(),
         rate_max: words.amount(),
     };
-    let size = words.u64();
-    (set.agreements != 0).then_some((set, size))
+    let rate = words.amount();
+    (set.agreements != 0).then_some((set, rate))
 }
 
 fn skips(logs: &[Log]) -> Skipped {

@@ -423,7 +423,7 @@ impl Keeper {
         set: &ProofSet,
         open: &BTreeMap<AgreementId, Agreement>,
     ) -> Result<(), RoundError> {
-        if set.dead_at.is_some() || set.rate == Amount::ZERO || set.size == 0 {
+        if set.dead_at.is_some() || set.rate == Amount::ZERO {
             self.money.health.proof(None);
             return Ok(());
         }
