@@ -46,6 +46,18 @@ async fn cast_deploys_calls_and_reads() {
     let transaction: Value =
         serde_json::from_str(&cast(&program, &chain, &["tx", hash, "--json"]).await).unwrap();
     assert_eq!(transaction["blockHash"], called["blockHash"]);
+    let receipt: Value =
+        serde_json::from_str(&cast(&program, &chain, &["receipt", hash, "--json"]).await).unwrap();
+    assert_eq!((&receipt["status"], &receipt["gasUsed"]), (&called["status"], &called["gasUsed"]));
+    let used =
+        u64::from_str_radix(receipt["gasUsed"].as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+    let estimate: u64 = cast(&program, &chain, &["estimate", contract, &input]).await.parse().unwrap();
+    assert!((used / 2..=2 * used).contains(&estimate), "{estimate} beside {used}");
+    for (question, answer) in
+        [("gas-price", "0"), ("client", concat!("seedbank/", env!("CARGO_PKG_VERSION")))]
+    {
+        assert_eq!(cast(&program, &chain, &[question]).await, answer, "{question}");
+    }
     let logs = cast(&program, &chain, &["logs", "--from-block", "0", "--address", contract, "--json"]).await;
     let logs: Value = serde_json::from_str(&logs).unwrap();
     assert_eq!(logs[0]["data"], input);
