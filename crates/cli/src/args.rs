@@ -123,6 +123,10 @@ pub(crate) struct Up {
     /// Length of an epoch, in seconds, of a chain that is made: pay is proven once in each.
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u32).range(60..=604_800), conflicts_with = "no_chain")]
     pub(crate) epoch_seconds: u32,
+    /// Bytes that a reader may owe each provider that is made, as in 1MiB: a voucher is sent for about as many. Providers' own
+    /// default otherwise.
+    #[arg(long, value_name = "BYTES", conflicts_with = "no_chain")]
+    pub(crate) credit: Option<String>,
 }
 
 /// `seedbank dataset`.

@@ -4,6 +4,7 @@
 //! that is cut short leaves nothing half true: whatever it did not tell is done again. Nothing here decides when a
 //! step runs, and nothing here holds a lease or a lock while it waits for a provider.
 
+mod channels;
 mod claims;
 mod collect;
 mod compact;
@@ -34,6 +35,7 @@ use crate::dataset::DatasetKeys;
 use crate::network::Network;
 use crate::registry::Registries;
 use crate::uploader::SharedBooks;
+use seedbank_agreement::Amount;
 use seedbank_catalog::records::{Collected, Dataset};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::keys::SigningKey;
@@ -73,6 +75,8 @@ pub struct Maintenance {
     releasable: Arc<Mutex<BTreeMap<DatasetId, Releasable>>>,
     /// How many doubts about a provider were asked about on the chain.
     asked: Arc<Mutex<BTreeMap<PublicKey, usize>>>,
+    /// Monthly rent of fragments that found a holder and were not signed for yet.
+    unsigned_rent: Arc<Mutex<Amount>>,
 }
 
 impl Maintenance {
@@ -80,9 +84,20 @@ impl Maintenance {
     #[must_use]
     pub fn new(books: SharedBooks, network: Arc<Network>, keys: KeyLookup) -> Maintenance {
         let completions = Arc::new(Semaphore::new(COMPLETIONS_MAX));
-        let (releasable, asked) = (Arc::default(), Arc::default());
+        let (releasable, asked, unsigned_rent) = (Arc::default(), Arc::default(), Arc::default());
         let (index_dir, owner, registries) = (None, None, None);
-        Maintenance { books, network, keys, index_dir, owner, registries, completions, releasable, asked }
+        Maintenance {
+            books,
+            network,
+            keys,
+            index_dir,
+            owner,
+            registries,
+            completions,
+            releasable,
+            asked,
+            unsigned_rent,
+        }
     }
 
     /// Also keeps the deduplication indices in this folder in step. Without it, the next push finds out by itself.

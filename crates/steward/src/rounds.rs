@@ -312,9 +312,23 @@ impl Rounds {
                 self.metrics.chain_answers.set(1);
                 self.metrics.paid(&paid);
                 if paid != (Paying { open: paid.open, stopped: paid.stopped, ..Paying::default() }) {
-                    let Paying { open, stopped, signed, posted, asked, closed, refunded, raised, failed } =
-                        paid;
-                    tracing::info!(open, stopped, signed, posted, asked, closed, %refunded, raised, failed, "agreements looked after");
+                    let Paying {
+                        open,
+                        stopped,
+                        signed,
+                        posted,
+                        asked,
+                        closed,
+                        refunded,
+                        raised,
+                        announced,
+                        returned,
+                        failed,
+                    } = paid;
+                    tracing::info!(
+                        open, stopped, signed, posted, asked, closed, %refunded, raised, announced, %returned, failed,
+                        "agreements looked after"
+                    );
                 }
                 if paid.closed > 0 {
                     self.work.notify_one();

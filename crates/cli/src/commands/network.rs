@@ -7,7 +7,7 @@ use crate::commands::key::{self, Protect};
 use crate::keystore::{KeyRing, Phrase, Protection};
 use crate::local::{Lifetime, Network, Running, STEWARD, Starting};
 use crate::local_chain::{self, Clock, LocalChain, Plan};
-use crate::output::{Align, table};
+use crate::output::{Align, parse_bytes, table};
 use crate::stop::stop_signal;
 use anyhow::{Context, bail};
 use seedbank_agreement::Amount;
@@ -43,11 +43,12 @@ const REGIONS: [&str; 4] = ["north", "east", "south", "west"];
 
 pub(crate) async fn up(app: &App, options: &Up) -> anyhow::Result<()> {
     let lifetime = if options.detach { Lifetime::Detached } else { Lifetime::WithParent };
+    let credit = options.credit.as_ref().map(|credit| parse_bytes(credit).context("--credit")).transpose()?;
     let chain = (!options.no_chain).then_some(Plan {
         port: options.chain_port,
         epoch_seconds: options.epoch_seconds,
         clock: Clock::Wall,
-        credit: None,
+        credit: credit.map(ByteSize),
     });
     let running = start(app, options.providers, options.port, chain, lifetime).await?;
     // Before anybody is told that it runs, and so may want it to stop.

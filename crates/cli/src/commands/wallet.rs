@@ -3,17 +3,21 @@
 use crate::app::App;
 use crate::args::Wallet as Command;
 use crate::commands::agreement::find;
+use crate::output::{Align, table};
 use crate::paying;
 use anyhow::{Context, bail};
-use seedbank_agreement::{Address, AgreementId, Amount};
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch};
 use seedbank_catalog::Books;
+use seedbank_catalog::records::Agreement;
 use seedbank_client::network::wall_clock;
 use seedbank_client::pay::agree::Terms;
 use seedbank_client::pay::chain::Order;
 use seedbank_client::pay::payer::Paid;
+use seedbank_client::pay::upkeep::RELEASE_AFTER;
 use seedbank_client::pay::{Payer, lanes};
+use seedbank_formats::{PublicKey, Timestamp};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
     match command {
@@ -42,6 +46,47 @@ struct Shown {
     /// Promised for reads in this month.
     reads_this_month: Amount,
     budget_per_month: Amount,
+    /// What is locked where.
+    agreements: Vec<LockedLine>,
+    /// What lies in which channel.
+    deposits: Vec<DepositLine>,
+}
+
+/// What is locked for one agreement.
+#[derive(Serialize)]
+struct LockedLine {
+    provider: PublicKey,
+    agreement: u32,
+    locked: Amount,
+    /// What its provider does not earn until then comes back with the agreement's end.
+    ends_at: Timestamp,
+    /// When escrow that nothing needs comes back, once that is announced.
+    release_at: Option<Timestamp>,
+}
+
+/// What lies in one channel.
+#[derive(Serialize)]
+struct DepositLine {
+    provider: PublicKey,
+    wallet: Address,
+    deposit: Amount,
+    /// What processes of this home may promise at most, less what was cashed.
+    covered: Amount,
+    /// What they promised and the provider has not cashed.
+    promised: Amount,
+    /// What leaves, and from when on it may.
+    leaving: Amount,
+    leaves_at: Option<Timestamp>,
+    lanes: Vec<LaneLine>,
+}
+
+/// What one process at a time promises.
+#[derive(Serialize)]
+struct LaneLine {
+    lane: u32,
+    promised: Amount,
+    cap: Amount,
+    cashed: Amount,
 }
 
 async fn show(app: &App) -> anyhow::Result<()> {
@@ -49,19 +94,13 @@ async fn show(app: &App) -> anyhow::Result<()> {
     let chain = payer.chain();
     let balances = chain.balances(payer.wallet()).await?;
     let known = app.books()?.agreements()?;
-    let mut payees = payees(&payer)?;
-    let mut locked = Amount::ZERO;
-    for id in known.iter().filter_map(|agreement| agreement.id) {
-        if let Some(state) = chain.agreement(AgreementId(id)).await? {
-            locked = locked.checked_add(state.locked).context("more money than there is")?;
-            payees.insert(state.provider);
-        }
-    }
-    let mut channels = Amount::ZERO;
-    for payee in payees {
-        let state = chain.channel(payee, payer.signer()).await?;
-        channels = channels.checked_add(state.deposit).context("more money than there is")?;
-    }
+    let agreements = agreements(&payer, &known).await?;
+    let deposits = deposits(&payer).await?;
+    let sum = |mut amounts: Box<dyn Iterator<Item = Amount> + '_>| {
+        amounts.try_fold(Amount::ZERO, Amount::checked_add).context("more money than there is")
+    };
+    let locked = sum(Box::new(agreements.iter().map(|line| line.locked)))?;
+    let channels = sum(Box::new(deposits.iter().map(|line| line.deposit)))?;
     let rates = known.iter().filter_map(|agreement| Some(Terms::of(agreement)?.rate()));
     let spending = payer.spending(rates, wall_clock())?;
     let shown = Shown {
@@ -76,35 +115,99 @@ async fn show(app: &App) -> anyhow::Result<()> {
         rent_per_month: spending.rent,
         reads_this_month: spending.read,
         budget_per_month: payer.limits().per_month,
+        agreements,
+        deposits,
     };
-    app.output.data(&shown, |shown| {
-        let units = |amount: Amount| format!("{amount} units ({} {})", amount.in_tokens(shown.decimals), shown.token);
-        format!(
-            "wallet      {}\nhot signer  {}\ntokens      {}\nfree        {}\nlocked      {}\nchannels    {}\nrent        {} a \
-             month\nreads       {} this month\nbudget      {} a month",
-            shown.wallet,
-            shown.hot_signer,
-            units(shown.tokens),
-            units(shown.free),
-            units(shown.locked),
-            units(shown.channels),
-            units(shown.rent_per_month),
-            units(shown.reads_this_month),
-            units(shown.budget_per_month)
-        )
-    })?;
+    app.output.data(&shown, text)?;
     Ok(())
 }
 
-/// Wallets that lanes of this home promised something.
-fn payees(payer: &Payer) -> anyhow::Result<BTreeSet<Address>> {
-    let mut payees = BTreeSet::new();
-    for (_, counters) in lanes::promised(payer.dir())? {
-        for payee in counters.into_keys() {
-            payees.insert(payee.parse().context("a lane's payee")?);
+fn text(shown: &Shown) -> String {
+    let units =
+        |amount: Amount| format!("{amount} units ({} {})", amount.in_tokens(shown.decimals), shown.token);
+    let all = format!(
+        "wallet      {}\nhot signer  {}\ntokens      {}\nfree        {}; take it with `seedbank wallet withdraw`\nlocked      \
+         {}\nchannels    {}\nrent        {} a month\nreads       {} this month\nbudget      {} a month",
+        shown.wallet,
+        shown.hot_signer,
+        units(shown.tokens),
+        units(shown.free),
+        units(shown.locked),
+        units(shown.channels),
+        units(shown.rent_per_month),
+        units(shown.reads_this_month),
+        units(shown.budget_per_month)
+    );
+    let locked = shown.agreements.iter().map(|line| {
+        let spare = line.release_at.map_or(String::new(), |at| format!("; what nothing needs from {at} on"));
+        vec![
+            line.provider.short(),
+            format!("agreement {}", line.agreement),
+            line.locked.to_string(),
+            format!("what is not earned until the end, {}{spare}", line.ends_at),
+        ]
+    });
+    let deposited = shown.deposits.iter().filter(|line| line.deposit > Amount::ZERO).map(|line| {
+        let back = match line.leaves_at {
+            Some(at) => format!("{} units from {at} on", line.leaving),
+            None => "when it holds nothing and nobody reads there for a week".to_owned(),
+        };
+        vec![line.provider.short(), "channel".to_owned(), line.deposit.to_string(), back]
+    });
+    let rows: Vec<Vec<String>> = locked.chain(deposited).collect();
+    if rows.is_empty() {
+        return all;
+    }
+    let heading = [
+        ("provider", Align::Left),
+        ("where", Align::Left),
+        ("units", Align::Right),
+        ("comes back", Align::Left),
+    ];
+    format!("{all}\n\n{}", table(&heading, &rows))
+}
+
+async fn agreements(payer: &Payer, known: &[Agreement]) -> anyhow::Result<Vec<LockedLine>> {
+    let (chain, clock) = (payer.chain(), payer.chain().place().clock);
+    let mut lines = Vec::new();
+    for (provider, id) in known.iter().filter_map(|known| Some((known.provider, known.id?))) {
+        let Some(state) = chain.agreement(AgreementId(id)).await? else { continue };
+        let release_at = state.release.map(|epoch| clock.begin(Epoch(epoch.0.saturating_add(RELEASE_AFTER))));
+        let ends_at = clock.begin(state.end);
+        lines.push(LockedLine { provider, agreement: id, locked: state.locked, ends_at, release_at });
+    }
+    Ok(lines)
+}
+
+/// Channels in which lanes of this home promised something.
+async fn deposits(payer: &Payer) -> anyhow::Result<Vec<DepositLine>> {
+    let mut lines: BTreeMap<Address, DepositLine> = BTreeMap::new();
+    for (number, counters) in lanes::promised(payer.dir())? {
+        let signer = payer.lane(number).with_context(|| format!("there is no key for lane {number}"))?;
+        for (payee, counter) in counters {
+            let payee: Address = payee.parse().context("a lane's payee")?;
+            let state = payer.chain().channel(payee, signer).await?;
+            let line = lines.entry(payee).or_insert_with(|| DepositLine {
+                provider: counter.provider,
+                wallet: payee,
+                deposit: state.deposit,
+                covered: state.promised,
+                promised: Amount::ZERO,
+                leaving: state.leaving,
+                leaves_at: state.exit_at.map(Timestamp),
+                lanes: Vec::new(),
+            });
+            let open = counter.cumulative.saturating_sub(state.redeemed);
+            line.promised = line.promised.checked_add(open).context("more money than there is")?;
+            line.lanes.push(LaneLine {
+                lane: number,
+                promised: counter.cumulative,
+                cap: state.cap,
+                cashed: state.redeemed,
+            });
         }
     }
-    Ok(payees)
+    Ok(lines.into_values().collect())
 }
 
 #[derive(Serialize)]
@@ -169,6 +272,7 @@ async fn withdraw(
     match state.exit_at {
         None => {
             let transaction = hex(&chain.order(Order::RequestExit(payee, amount)).await?);
+            lanes::forget_leaving(payer.dir(), &payee)?;
             app.output.say(format_args!(
                 "announced: until it is over, the provider can cash what it was promised; run the same again in {} s",
                 deployment.parameters.exit_seconds
@@ -185,10 +289,7 @@ async fn withdraw(
             )
         }
         Some(at) if at > chain.time().await? => {
-            bail!(
-                "the exit is announced, and due {}: run the same again then",
-                seedbank_formats::Timestamp(at)
-            )
+            bail!("the exit is announced, and due {}: run the same again then", Timestamp(at))
         }
         Some(_) => {
             // Lanes of which nothing was used fall to what they redeemed, so that what stays still covers what stays promised.
@@ -201,6 +302,7 @@ async fn withdraw(
                 }
             }
             let transaction = hex(&chain.order(Order::Exit { payee, signers, to }).await?);
+            lanes::forget_leaving(payer.dir(), &payee)?;
             let moved =
                 Moved { amount, from: "the channel", to: to.to_string(), made: Amount::ZERO, transaction };
             told(app, &moved)

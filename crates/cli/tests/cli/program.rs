@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -115,14 +116,18 @@ impl Invocation {
         let mut child = self.command.spawn().expect("the program was built with the tests");
         let stdout = child.stdout.take().expect("it is a pipe");
         let mut stderr = child.stderr.take().expect("it is a pipe");
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let saying = Arc::clone(&said);
         let errors = std::thread::spawn(move || {
-            let mut text = Vec::new();
+            let mut piece = [0; 4096];
             // A pipe that breaks ends what there is to know.
-            let _broken = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+            while let Ok(length @ 1..) = stderr.read(&mut piece) {
+                saying.lock().expect("nobody panics with it").extend_from_slice(&piece[..length]);
+            }
+            String::from_utf8_lossy(&saying.lock().expect("nobody panics with it")).into_owned()
         });
         let output = Reading::Nobody(BufReader::new(stdout));
-        Started { child, output, errors: Some(errors), told: self.told, patience: self.patience }
+        Started { child, output, said, errors: Some(errors), told: self.told, patience: self.patience }
     }
 
     /// Runs it to its end.
@@ -159,6 +164,8 @@ enum Reading {
 pub(crate) struct Started {
     child: Child,
     output: Reading,
+    /// Its talk so far.
+    said: Arc<Mutex<Vec<u8>>>,
     errors: Option<JoinHandle<String>>,
     told: String,
     patience: Duration,
@@ -192,6 +199,12 @@ impl Started {
             Reading::Nobody(reader) => reader,
             _ => panic!("the output of {} is read by somebody else", self.told),
         }
+    }
+
+    /// How often it has said this on standard error so far.
+    pub(crate) fn has_said(&self, fragment: &str) -> usize {
+        let said = self.said.lock().expect("nobody panics with it");
+        String::from_utf8_lossy(&said).matches(fragment).count()
     }
 
     /// Whether it goes on.

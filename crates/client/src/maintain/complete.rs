@@ -5,11 +5,18 @@ use super::{Maintenance, StepError};
 use crate::coding::CodedSegment;
 use crate::commit::CLAIM_SECONDS;
 use crate::dataset::{DatasetKeys, Visibility};
-use crate::network::Tokens;
+use crate::network::{Tokens, wall_clock};
+use crate::pay::Payer;
+use crate::pay::agree::Terms;
+use crate::pay::budget::{Spending, monthly};
+use crate::pay::lanes::LaneError;
+use crate::pay::payer::{Paid, Payee};
 use crate::range_read::fragment_len;
 use crate::upload;
 use crate::uploader::{candidate, placement_seed, rules};
 use bytes::Bytes;
+use seedbank_agreement::price::rate_per_epoch;
+use seedbank_agreement::{Amount, Rate};
 use seedbank_catalog::records::{Dataset, FragmentKey, Holding, Work};
 use seedbank_catalog::{Books, CatalogError};
 use seedbank_formats::placement::SegmentPlacement;
@@ -20,8 +27,9 @@ use seedbank_protocol::routes::{Access, PENDING_SECONDS_MAX};
 use seedbank_protocol::store_exchange::{Slot, StoreFailed, StorePlan};
 use seedbank_stewardship::placement::{Candidate, Intake, Rules, Unmet, count_distinct, place};
 use seedbank_transport::{ClaimOutcome, asked_now};
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+use tokio::task::JoinSet;
 
 /// Rebuilt fragments in memory at once, unless a single one is longer.
 const REBUILT_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -73,6 +81,9 @@ pub enum CompleteError {
         #[source]
         source: serde_json::Error,
     },
+    /// What was paid for reads can't be told, so nobody knows what the budget has left.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
     /// The process is ending.
     #[error("the step was stopped")]
     Stopped,
@@ -104,6 +115,8 @@ struct Task {
     /// Who holds what by now.
     holders: Vec<Option<PublicKey>>,
     candidates: Vec<Candidate>,
+    /// What a fragment costs a month at each that wants money.
+    rents: BTreeMap<PublicKey, Amount>,
     access: Access,
     seed: u64,
     now: Timestamp,
@@ -184,8 +197,9 @@ impl Maintenance {
             let candidates: Vec<Candidate> = books.providers()?.iter().map(candidate).collect();
             Ok((placement.ok_or_else(gone)?, candidates))
         };
-        let (placement, candidates) = self.ask::<_, CompleteError>(ask).await?;
+        let (placement, mut candidates) = self.ask::<_, CompleteError>(ask).await?;
         let placement = Arc::new(placement);
+        let rents = self.affordable(&mut candidates, &placement).await?;
         let policy = policy_of(&record).map_err(|source| CompleteError::Policy { dataset, source })?;
         let holders = placement.fragments.iter().map(|fragment| fragment.holder).collect();
         let (access, seed) = (access(&keys), placement_seed(&keys));
@@ -195,6 +209,7 @@ impl Maintenance {
             placement: Arc::clone(&placement),
             holders,
             candidates,
+            rents,
             access,
             seed,
             now,
@@ -204,6 +219,58 @@ impl Maintenance {
         let completed = self.complete(&mut task, &mut reader).await;
         self.note_lost(&task, reader.lost()).await?;
         completed
+    }
+
+    /// Asks those that could take a fragment what they want for it, where they are paid, and closes whoever asks too much, is
+    /// not to be believed or does not fit the budget: what they took, nobody could sign for. Says what the others want a month.
+    async fn affordable(
+        &self,
+        candidates: &mut [Candidate],
+        placement: &SegmentPlacement,
+    ) -> Result<BTreeMap<PublicKey, Amount>, CompleteError> {
+        let mut rents = BTreeMap::new();
+        let Some(payer) = self.network.payer() else { return Ok(rents) };
+        let mut asked = JoinSet::new();
+        let holders: Vec<PublicKey> = placement.holders().collect();
+        let may_take = |candidate: &&Candidate| {
+            candidate.intake == Intake::Open && !holders.contains(&candidate.provider)
+        };
+        for candidate in candidates.iter().filter(may_take) {
+            let (payer, network, provider) =
+                (Arc::clone(payer), Arc::clone(&self.network), candidate.provider);
+            asked.spawn(async move { (provider, payer.payee(&network, &provider).await) });
+        }
+        let known = self.ask::<_, CompleteError>(|books| books.agreements()).await?;
+        let rates: Vec<Rate> =
+            known.iter().filter_map(|agreement| Some(Terms::of(agreement)?.rate())).collect();
+        let (own, now) = (Arc::clone(payer), wall_clock());
+        let spending = tokio::task::spawn_blocking(move || own.spending(rates, now)).await;
+        let mut spending = spending.map_err(|_ended| CompleteError::Stopped)??;
+        let unsigned = *self.unsigned_rent.lock().unwrap_or_else(PoisonError::into_inner);
+        spending.rent = spending.rent.checked_add(unsigned).unwrap_or(Amount::MAX);
+        let missing = placement.fragments.len() - holders.len();
+        while let Some(answer) = asked.join_next().await {
+            let (provider, answer) = answer.map_err(|_ended| CompleteError::Stopped)?;
+            let reason = match answer {
+                Ok(Paid::Free) => continue,
+                Ok(Paid::By(payee)) => {
+                    match rent_within(payer, &payee, fragment_len(placement), missing, &spending) {
+                        Ok(rent) => {
+                            rents.insert(provider, rent);
+                            continue;
+                        }
+                        Err(reason) => reason,
+                    }
+                }
+                Err(error) => error.to_string(),
+            };
+            tracing::info!(%provider, %reason, "provider gets no fragment");
+            self.network.refused(&provider, reason);
+            for candidate in candidates.iter_mut().filter(|candidate| candidate.provider == provider) {
+                candidate.intake = Intake::Closed;
+            }
+        }
+        Ok(rents)
     }
 
     async fn complete(&self, task: &mut Task, reader: &mut ProvenReader) -> Result<Completed, CompleteError> {
@@ -266,6 +333,10 @@ impl Maintenance {
             Ok(provider) => provider.expect("the plan asked for every fragment"),
             Err(failed) => return Ok(Err(failed.into())),
         };
+        if let Some(rent) = task.rents.get(&provider) {
+            let mut unsigned = self.unsigned_rent.lock().unwrap_or_else(PoisonError::into_inner);
+            *unsigned = unsigned.checked_add(*rent).unwrap_or(Amount::MAX);
+        }
         let until = self.confirm(provider, id, task.now).await.unwrap_or(until);
         let key = task.key(index);
         let holding = Holding { provider, until };
@@ -314,6 +385,23 @@ impl Maintenance {
         })
         .await
     }
+}
+
+/// What a fragment costs a month there, if the budget has room for all that are missing.
+fn rent_within(
+    payer: &Payer,
+    payee: &Payee,
+    bytes: u64,
+    missing: usize,
+    spending: &Spending,
+) -> Result<Amount, String> {
+    let epoch_seconds = payer.chain().place().clock.epoch_seconds;
+    let rate = rate_per_epoch(bytes, payee.prices.rent_per_gib_month, epoch_seconds);
+    let rent = monthly(rate.map_err(|error| error.to_string())?, epoch_seconds);
+    let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+    let more = rent.checked_mul(missing).unwrap_or(Amount::MAX);
+    payer.limits().allow(spending, more).map_err(|error| error.to_string())?;
+    Ok(rent)
 }
 
 impl Task {
@@ -421,6 +509,7 @@ mod tests {
     use seedbank_protocol::routes::Access;
     use seedbank_protocol::store_exchange::{StoreExchange, StoreOutput, StorePolicy};
     use seedbank_stewardship::placement::{Candidate, Intake};
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     fn key(provider: u8) -> PublicKey {
@@ -458,6 +547,7 @@ mod tests {
             placement: Arc::new(placement),
             holders,
             candidates,
+            rents: BTreeMap::new(),
             access: Access::Public,
             seed: 1,
             now: Timestamp(7),

@@ -4,12 +4,9 @@
 //! Everything is asked of the chain each time, and done once more is done once: a step that was cut short harms nobody.
 
 use super::{Maintenance, StepError};
-use crate::network::wall_clock;
 use crate::pay::agree::{AgreeError, Agreeing, Purpose, Terms};
-use crate::pay::budget::{Spending, deposit_missing, lane_cap};
 use crate::pay::chain::{ChainError, OnChain, Order};
-use crate::pay::lanes;
-use crate::pay::payer::{FundsError, Paid, Payer};
+use crate::pay::payer::{FundsError, Payer};
 use crate::pay::upkeep::{Due, Moment, Signed, due};
 use seedbank_agreement::{Address, AgreementId, Amount};
 use seedbank_catalog::Books;
@@ -39,6 +36,10 @@ pub struct Paying {
     pub refunded: Amount,
     /// Lanes of reading processes that can promise more now.
     pub raised: u64,
+    /// Agreements and channels of which it was announced that spare money comes back.
+    pub announced: u64,
+    /// What came back from channels that nobody needs any more.
+    pub returned: Amount,
     /// Providers of which something could not be done; log lines say what.
     pub failed: u64,
 }
@@ -94,6 +95,7 @@ impl Maintenance {
         }
         self.sign_what_moved(&payer, &mut done).await?;
         self.raise_lanes(&payer, &mut done).await?;
+        self.leave_channels(&payer, time, &mut done).await?;
         Ok(done)
     }
 
@@ -164,6 +166,12 @@ impl Maintenance {
                         done.posted += 1;
                     }
                 }
+                Due::AnnounceRelease(spare) => {
+                    chain.order(Order::AnnounceRelease(id, spare)).await?;
+                    tracing::info!(%provider, agreement = %id, units = %spare, "spare escrow comes back in two epochs");
+                    done.announced += 1;
+                }
+                Due::Release => drop(chain.order(Order::Release(id)).await?),
                 Due::Renew => {
                     self.agree(payer, provider, Purpose::Renewal).await?;
                     done.signed += 1;
@@ -261,6 +269,8 @@ impl Maintenance {
 
     /// Has providers sign for what was completed, moved and given up since they last did.
     async fn sign_what_moved(&self, payer: &Arc<Payer>, done: &mut Paying) -> Result<(), PayStepError> {
+        // What was placed until now is signed for, or refused; what comes meanwhile counts for the next time.
+        *self.unsigned_rent.lock().unwrap_or_else(PoisonError::into_inner) = Amount::ZERO;
         let (providers, known) =
             self.ask::<_, PayStepError>(|books| Ok((books.unagreed(None)?, books.agreements()?))).await?;
         let stopped: BTreeSet<PublicKey> = known
@@ -281,77 +291,11 @@ impl Maintenance {
         }
         Ok(())
     }
-
-    /// Raises lanes that have used half of what they may promise, so that no reader waits for a transaction.
-    async fn raise_lanes(&self, payer: &Arc<Payer>, done: &mut Paying) -> Result<(), PayStepError> {
-        let dir = payer.dir().to_owned();
-        let promised = tokio::task::spawn_blocking(move || lanes::promised(&dir)).await;
-        let promised = match promised.map_err(|_ended| StepError::Stopped)? {
-            Ok(promised) => promised,
-            Err(error) => {
-                tracing::warn!(%error, "lanes not looked at");
-                done.failed += 1;
-                return Ok(());
-            }
-        };
-        for (number, payees) in promised {
-            let Some(key) = (payer.keys().lanes)(number) else { continue };
-            for (payee, counter) in payees {
-                let Ok(payee) = payee.parse::<Address>() else { continue };
-                match self.raise_lane(payer, key.address(), payee, counter).await {
-                    Ok(true) => done.raised += 1,
-                    Ok(false) => {}
-                    Err(LookError::Chain(error @ ChainError::Unreachable(_))) => return Err(error.into()),
-                    Err(error) => {
-                        tracing::warn!(provider = %counter.provider, lane = number, %error, "lane not raised");
-                        done.failed += 1;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn raise_lane(
-        &self,
-        payer: &Payer,
-        signer: Address,
-        payee: Address,
-        counter: lanes::Counter,
-    ) -> Result<bool, LookError> {
-        let Paid::By(asks) = payer.payee(&self.network, &counter.provider).await.map_err(AgreeError::from)?
-        else {
-            return Ok(false);
-        };
-        let chain = payer.chain();
-        let state = chain.channel(payee, signer).await?;
-        let cap = lane_cap(counter.cumulative, asks.prices.egress_per_gib).map_err(AgreeError::from)?;
-        let left = state.cap.saturating_sub(counter.cumulative);
-        let full = cap.saturating_sub(counter.cumulative);
-        if left.0 >= full.0 / 2 || state.exit_at.is_some() {
-            return Ok(false);
-        }
-        let more = cap.saturating_sub(state.cap);
-        let month = wall_clock().0 / lanes::MONTH_SECONDS;
-        let read = lanes::spent_in(payer.dir(), month).map_err(AgreeError::from)?;
-        let spending = Spending { rent: Amount::ZERO, read };
-        if payer.limits().allow(&spending, more).is_err() {
-            // A reader gets what is left of the budget in smaller steps, or is told.
-            return Ok(false);
-        }
-        let missing = deposit_missing(state.deposit, state.promised, state.cap, cap);
-        if missing > Amount::ZERO {
-            payer.have(missing).await?;
-            chain.order(Order::Fund(payee, missing)).await?;
-        }
-        chain.order(Order::SetLane { payee, signer, cap }).await?;
-        Ok(true)
-    }
 }
 
 /// Why something could not be done for one provider.
 #[derive(Debug, thiserror::Error)]
-enum LookError {
+pub(super) enum LookError {
     #[error(transparent)]
     Chain(ChainError),
     #[error(transparent)]

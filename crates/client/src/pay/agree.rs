@@ -239,7 +239,10 @@ impl Agreeing<'_> {
                 }
             };
             match answer {
-                Answer::Signed => refusals = 0,
+                Answer::Signed => {
+                    tracing::debug!(provider = %self.provider, "provider has signed");
+                    refusals = 0;
+                }
                 Answer::Behind => {
                     self.adopt().await?;
                     refusals += 1;

@@ -115,6 +115,8 @@ pub struct OnChain {
     pub end: Epoch,
     /// The epoch of an open question about it.
     pub question: Option<Epoch>,
+    /// When it was announced that spare escrow is taken back.
+    pub release: Option<Epoch>,
 }
 
 /// An account's money.
@@ -146,6 +148,8 @@ pub struct ChannelState {
     pub promised: Amount,
     /// When an announced exit may be taken.
     pub exit_at: Option<u64>,
+    /// How much leaves with it.
+    pub leaving: Amount,
     /// The lane's cap.
     pub cap: Amount,
     /// What the lane's vouchers have brought the payee.
@@ -174,6 +178,10 @@ pub enum Order {
     Withdraw(Amount, Address),
     /// From the free balance into an agreement's escrow.
     Reserve(AgreementId, Amount),
+    /// Announce that escrow which no terms need is taken back.
+    AnnounceRelease(AgreementId, Amount),
+    /// Take it back into the free balance.
+    Release(AgreementId),
     /// Give notice.
     Terminate(AgreementId),
     /// Let a key sign proposals and revisions.
@@ -210,6 +218,8 @@ pub enum Order {
     },
     /// Announce that money of a channel is taken back.
     RequestExit(Address, Amount),
+    /// Stay after all.
+    CancelExit(Address),
     /// Take it back, and lower these lanes to what they redeemed.
     Exit {
         /// The payee.

@@ -58,6 +58,9 @@ pub struct Counter {
     pub cumulative: Amount,
     /// What the channel is known to cover.
     pub cap: Amount,
+    /// When something was last promised, in seconds since 1970.
+    #[serde(default)]
+    pub used: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -165,6 +168,38 @@ pub fn promised(dir: &Path) -> Result<Vec<(u32, Promises)>, LaneError> {
     Ok(all.into_iter().map(|(number, counters)| (number, counters.payees)).collect())
 }
 
+fn leaving_file(dir: &Path, payee: &Address) -> PathBuf {
+    dir.join(format!("leaving-{payee}").to_lowercase())
+}
+
+/// Whether this home is taking its money out of a channel by itself, since nobody reads there any more. Whoever reads there
+/// again may stay; an exit that a person announced is the person's.
+#[must_use]
+pub fn is_leaving(dir: &Path, payee: &Address) -> bool {
+    leaving_file(dir, payee).exists()
+}
+
+/// Notes that this home is taking its money out of a channel by itself.
+///
+/// # Errors
+/// [`LaneError::Disk`].
+pub fn note_leaving(dir: &Path, payee: &Address) -> Result<(), LaneError> {
+    let path = leaving_file(dir, payee);
+    replace(&path, b"").map_err(disk(&path))
+}
+
+/// Forgets it.
+///
+/// # Errors
+/// [`LaneError::Disk`].
+pub fn forget_leaving(dir: &Path, payee: &Address) -> Result<(), LaneError> {
+    let path = leaving_file(dir, payee);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk(&path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 fn all_counters(dir: &Path) -> Result<Vec<(u32, Counters)>, LaneError> {
     let mut all = Vec::new();
     for number in 0..LANES_MAX {
@@ -212,14 +247,14 @@ pub(crate) fn exclusive(dir: &Path, name: &str) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counter, Lane, LaneError, promised, spent_in};
+    use super::{Counter, Lane, LaneError, forget_leaving, is_leaving, note_leaving, promised, spent_in};
     use seedbank_agreement::{Address, Amount};
     use seedbank_formats::PublicKey;
 
     const PAYEE: Address = Address([7; 20]);
 
     fn counter(cumulative: u128) -> Counter {
-        Counter { provider: PublicKey([3; 32]), cumulative: Amount(cumulative), cap: Amount(100) }
+        Counter { provider: PublicKey([3; 32]), cumulative: Amount(cumulative), cap: Amount(100), used: 9 }
     }
 
     #[test]
@@ -249,6 +284,31 @@ mod tests {
         let all = promised(dir.path()).unwrap();
         assert_eq!(all.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(all[0].1[&PAYEE.to_string()], counter(9));
+    }
+
+    #[test]
+    fn counters_of_older_homes_are_read_and_are_idle() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Lane::take(dir.path()).unwrap());
+        let provider = PublicKey([3; 32]);
+        let old = format!(
+            r#"{{"payees":{{"{PAYEE}":{{"provider":"{provider}","cumulative":"5","cap":"9"}}}},"months":{{}}}}"#
+        );
+        std::fs::write(dir.path().join("lane-000.json"), old).unwrap();
+        assert_eq!(Lane::take(dir.path()).unwrap().counter(&PAYEE).unwrap().used, 0);
+    }
+
+    #[test]
+    fn what_leaves_is_known_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_leaving(dir.path(), &PAYEE));
+        note_leaving(dir.path(), &PAYEE).unwrap();
+        note_leaving(dir.path(), &PAYEE).unwrap();
+        assert!(is_leaving(dir.path(), &PAYEE));
+        assert!(!is_leaving(dir.path(), &Address([8; 20])));
+        forget_leaving(dir.path(), &PAYEE).unwrap();
+        forget_leaving(dir.path(), &PAYEE).unwrap();
+        assert!(!is_leaving(dir.path(), &PAYEE));
     }
 
     #[test]

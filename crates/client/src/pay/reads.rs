@@ -5,19 +5,19 @@
 //! than can be owed gets nothing: the read fails there, and is tried at another holder like any other that fails.
 
 use super::budget::{Account, BudgetExhausted, Spending, deposit_missing, lane_cap};
-use super::chain::{ChainError, Order};
+use super::chain::{ChainError, ChannelState, Order};
 use super::lanes::{self, Counter, Lane, LaneError, MONTH_SECONDS};
 use super::payer::{FundsError, Paid, Payee, Payer, QuoteRefused};
 use crate::network::{Network, wall_clock};
 use seedbank_agreement::price::{TooDear, egress};
-use seedbank_agreement::{Amount, Typed, Voucher, WalletKey};
+use seedbank_agreement::{Address, Amount, Typed, Voucher, WalletKey};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Problem, ProblemCode};
 use seedbank_protocol::payment::{PaymentDue, VoucherAnswer, VoucherReason, VoucherRequest};
 use seedbank_transport::{CallError, PeerAddress, ProviderClient};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -68,15 +68,38 @@ pub struct Reads {
     payer: Arc<Payer>,
     /// Rent of a month, which the budget counts beside reads.
     rent: Amount,
-    lane: Arc<tokio::sync::Mutex<Taken>>,
+    lanes: Arc<tokio::sync::Mutex<Taken>>,
     accounts: Mutex<HashMap<PublicKey, Arc<Running>>>,
     payments: Mutex<JoinSet<()>>,
 }
 
-/// The lane, once there is one.
+/// A lane of this process, and what signs in it.
+struct Own {
+    lane: Arc<Mutex<Lane>>,
+    key: WalletKey,
+}
+
+fn locked(lane: &Mutex<Lane>) -> MutexGuard<'_, Lane> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sets a lane's counter, durably.
+async fn keep(
+    lane: &Arc<Mutex<Lane>>,
+    payee: Address,
+    counter: Counter,
+    spent: Amount,
+    month: u64,
+) -> Result<(), PayError> {
+    let lane = Arc::clone(lane);
+    let kept = tokio::task::spawn_blocking(move || locked(&lane).set(&payee, counter, spent, month));
+    Ok(kept.await.map_err(|_ended| PayError::Stopped)??)
+}
+
+/// The lanes, once there are any: one, unless a provider knows more of it than this home.
 #[derive(Default)]
 struct Taken {
-    lane: Option<(Lane, WalletKey)>,
+    own: Vec<Own>,
     /// What others had promised in this month when the lane was taken, and this process since.
     read: Amount,
 }
@@ -101,6 +124,8 @@ struct Running {
 struct Promises {
     /// In vouchers that it took.
     paid: Amount,
+    /// In which of this process's lanes.
+    nth: usize,
     /// A voucher of which nobody knows whether it has it, and what it adds. It goes before any other.
     unsure: Option<(VoucherRequest, Amount)>,
 }
@@ -135,7 +160,7 @@ impl Reads {
     /// Pays through `payer`, whose budget also pays `rent` a month.
     #[must_use]
     pub fn new(payer: Arc<Payer>, rent: Amount) -> Reads {
-        Reads { payer, rent, lane: Arc::default(), accounts: Mutex::default(), payments: Mutex::default() }
+        Reads { payer, rent, lanes: Arc::default(), accounts: Mutex::default(), payments: Mutex::default() }
     }
 
     /// Who pays.
@@ -288,10 +313,10 @@ impl Reads {
     ) -> Result<(), PayError> {
         let (voucher, adds) = match promises.unsure.take() {
             Some(unsure) => unsure,
-            None => (self.promise(running, &peer.key, amount).await?, amount),
+            None => (self.promise(running, &mut promises.nth, &peer.key, amount).await?, amount),
         };
         promises.unsure = Some((voucher.clone(), adds));
-        self.deliver(client, peer, &voucher).await?;
+        self.deliver(running, client, peer, &voucher).await?;
         promises.unsure = None;
         promises.paid = promises.paid.checked_add(adds).ok_or(TooDear)?;
         running.vouchers.fetch_add(1, Ordering::Relaxed);
@@ -300,20 +325,26 @@ impl Reads {
 
     async fn deliver(
         &self,
+        running: &Running,
         client: &ProviderClient,
         peer: &PeerAddress,
         voucher: &VoucherRequest,
     ) -> Result<(), PayError> {
         let promised = voucher.voucher.message.cumulative;
+        let mut is_mended = false;
         for patience in COVER_PATIENCE.map(Some).into_iter().chain([None]) {
             match client.pay(peer, voucher).await? {
                 VoucherAnswer::Accepted(_) => return Ok(()),
                 VoucherAnswer::Refused(refusal) => match (refusal.reason, patience) {
                     // It has this voucher, or one that is higher: its answer was lost.
                     (VoucherReason::Stale, _) if refusal.cumulative == promised => return Ok(()),
-                    (VoucherReason::Uncovered | VoucherReason::ChainUnreachable, Some(patience)) => {
+                    (VoucherReason::Uncovered | VoucherReason::Exiting, Some(patience)) => {
+                        if !std::mem::replace(&mut is_mended, true) {
+                            self.mend(running, &voucher.voucher.message).await?;
+                        }
                         tokio::time::sleep(patience).await;
                     }
+                    (VoucherReason::ChainUnreachable, Some(patience)) => tokio::time::sleep(patience).await,
                     _ => return Err(PayError::Refused(refusal.message)),
                 },
             }
@@ -325,65 +356,122 @@ impl Reads {
     async fn promise(
         &self,
         running: &Running,
+        nth: &mut usize,
         provider: &PublicKey,
         amount: Amount,
     ) -> Result<VoucherRequest, PayError> {
         let (chain, payee) = (self.payer.chain(), running.payee.wallet);
         let now = wall_clock();
-        let mut taken = self.lane.lock().await;
-        if taken.lane.is_none() {
-            *taken = self.take_lane(now.0 / MONTH_SECONDS).await?;
-        }
+        let month = now.0 / MONTH_SECONDS;
+        let mut taken = self.lanes.lock().await;
+        let mut counter = self.counter(&mut taken, nth, payee, provider, month).await?;
         let spending = Spending { rent: self.rent, read: taken.read };
         self.payer.limits().allow(&spending, amount)?;
-        let (lane, key) = taken.lane.as_ref().expect("it was taken just now");
+        let Own { lane, key } = &taken.own[*nth];
         let signer = key.address();
-        let mut counter = match lane.counter(&payee) {
-            Some(counter) => counter,
-            None => {
-                let state = chain.channel(payee, signer).await?;
-                Counter { provider: *provider, cumulative: state.redeemed, cap: state.cap }
-            }
-        };
         counter.cumulative = counter.cumulative.checked_add(amount).ok_or(TooDear)?;
+        counter.used = now.0;
         if counter.cumulative > counter.cap {
             let state = chain.channel(payee, signer).await?;
-            counter.cap = state.cap;
-            if counter.cumulative > state.cap {
-                let cap = lane_cap(counter.cumulative, running.payee.prices.egress_per_gib)?;
-                let missing = deposit_missing(state.deposit, state.promised, state.cap, cap);
-                if missing > Amount::ZERO {
-                    self.payer.have(missing).await?;
-                    chain.order(Order::Fund(payee, missing)).await?;
-                }
-                chain.order(Order::SetLane { payee, signer, cap }).await?;
-                counter.cap = cap;
-            }
+            counter.cap = self.cover(running, signer, counter.cumulative, &state).await?;
         }
         let voucher = Voucher { payer: self.payer.wallet(), payee, signer, cumulative: counter.cumulative };
         let voucher = voucher.sign(&chain.place().channels_domain(), key);
-        let (mut lane, key) = taken.lane.take().expect("it was taken just now");
-        let kept = tokio::task::spawn_blocking(move || {
-            let kept = lane.set(&payee, counter, amount, now.0 / MONTH_SECONDS);
-            (lane, kept)
-        });
-        let (lane, kept) = kept.await.map_err(|_ended| PayError::Stopped)?;
-        taken.lane = Some((lane, key));
-        kept?;
+        keep(lane, payee, counter, amount, month).await?;
         taken.read = taken.read.checked_add(amount).ok_or(TooDear)?;
         Ok(VoucherRequest { voucher })
     }
 
-    async fn take_lane(&self, month: u64) -> Result<Taken, PayError> {
+    /// The counter of the first lane of this process, from the `nth` on, of which it is known what it promised this provider. A
+    /// lane that may have promised something and has no counter was another home's before this one was recovered: what it
+    /// promised, only the provider knows.
+    async fn counter(
+        &self,
+        taken: &mut Taken,
+        nth: &mut usize,
+        payee: Address,
+        provider: &PublicKey,
+        month: u64,
+    ) -> Result<Counter, PayError> {
+        loop {
+            if *nth == taken.own.len() {
+                self.take_lane(taken, month).await?;
+            }
+            let Own { lane, key } = &taken.own[*nth];
+            if let Some(counter) = locked(lane).counter(&payee) {
+                return Ok(counter);
+            }
+            let ChannelState { redeemed, cap, .. } = self.payer.chain().channel(payee, key.address()).await?;
+            if cap == redeemed {
+                let counter = Counter { provider: *provider, cumulative: redeemed, cap, used: 0 };
+                // From here on the lane is known to have promised nothing, wherever this process dies.
+                keep(lane, payee, counter, Amount::ZERO, month).await?;
+                return Ok(counter);
+            }
+            *nth += 1;
+        }
+    }
+
+    /// Sees to it that the channel covers so much of a lane, and says what it covers.
+    async fn cover(
+        &self,
+        running: &Running,
+        signer: Address,
+        cumulative: Amount,
+        state: &ChannelState,
+    ) -> Result<Amount, PayError> {
+        let (chain, payee) = (self.payer.chain(), running.payee.wallet);
+        if state.exit_at.is_some() && lanes::is_leaving(self.payer.dir(), &payee) {
+            chain.order(Order::CancelExit(payee)).await?;
+            lanes::forget_leaving(self.payer.dir(), &payee)?;
+        }
+        if cumulative <= state.cap {
+            return Ok(state.cap);
+        }
+        let cap = lane_cap(cumulative, running.payee.prices.egress_per_gib)?;
+        let missing = deposit_missing(state.deposit, state.promised, state.cap, cap);
+        if missing > Amount::ZERO {
+            self.payer.have(missing).await?;
+            chain.order(Order::Fund(payee, missing)).await?;
+        }
+        chain.order(Order::SetLane { payee, signer, cap }).await?;
+        Ok(cap)
+    }
+
+    /// What this home remembers of a channel is wrong when its money was taken out of it meanwhile, or is about to be.
+    async fn mend(&self, running: &Running, voucher: &Voucher) -> Result<(), PayError> {
+        let Voucher { payee, signer, cumulative, .. } = *voucher;
+        let state = self.payer.chain().channel(payee, signer).await?;
+        let cap = self.cover(running, signer, cumulative, &state).await?;
+        let taken = self.lanes.lock().await;
+        let Some(Own { lane, .. }) = taken.own.iter().find(|own| own.key.address() == signer) else {
+            return Ok(());
+        };
+        let known = locked(lane).counter(&payee);
+        match known {
+            Some(counter) if counter.cap != cap => {
+                let month = wall_clock().0 / MONTH_SECONDS;
+                keep(lane, payee, Counter { cap, ..counter }, Amount::ZERO, month).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn take_lane(&self, taken: &mut Taken, month: u64) -> Result<(), PayError> {
         let dir = self.payer.dir().to_owned();
-        let taken = tokio::task::spawn_blocking(move || -> Result<(Lane, Amount), LaneError> {
+        let is_first = taken.own.is_empty();
+        let found = tokio::task::spawn_blocking(move || -> Result<(Lane, Option<Amount>), LaneError> {
             let lane = Lane::take(&dir)?;
-            Ok((lane, lanes::spent_in(&dir, month)?))
+            // What this process promises is added to it from here on.
+            let read = if is_first { Some(lanes::spent_in(&dir, month)?) } else { None };
+            Ok((lane, read))
         });
-        let (lane, read) = taken.await.map_err(|_ended| PayError::Stopped)??;
+        let (lane, read) = found.await.map_err(|_ended| PayError::Stopped)??;
         let number = lane.number();
         let key = (self.payer.keys().lanes)(number).ok_or(PayError::NoKey(number))?;
-        Ok(Taken { lane: Some((lane, key)), read })
+        taken.own.push(Own { lane: Arc::new(Mutex::new(lane)), key });
+        taken.read = read.unwrap_or(taken.read);
+        Ok(())
     }
 
     /// Waits for vouchers that are on their way, at most so long.

@@ -9,7 +9,7 @@ use super::chain::{
     Proving,
 };
 use super::lanes::exclusive;
-use seedbank_agreement::{Address, AgreementId, Epoch, Rate, Signed, WalletKey};
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Rate, Signed, WalletKey};
 use seedbank_formats::Timestamp;
 use seedbank_settlement::{
     self as settlement, ChainConfig, ConnectError, Deployment, ReadError, Refusal, SendError, SendPolicy,
@@ -128,6 +128,8 @@ impl SettledChain {
             }
             Order::Withdraw(sum, to) => market.withdraw(sum, to).await?,
             Order::Reserve(id, sum) => market.reserve(id, sum).await?,
+            Order::AnnounceRelease(id, sum) => market.announce_release(id, sum).await?,
+            Order::Release(id) => market.release(id).await?,
             Order::Terminate(id) => market.terminate(id).await?,
             Order::Authorize { signer, cap, until } => {
                 market.authorize(signer, cap, Timestamp(until)).await?
@@ -162,6 +164,7 @@ impl SettledChain {
             }
             Order::SetLane { payee, signer, cap } => channels.set_lane(payee, signer, cap).await?,
             Order::RequestExit(payee, sum) => channels.request_exit(payee, sum).await?,
+            Order::CancelExit(payee) => channels.cancel_exit(payee).await?,
             Order::Exit { payee, signers, to } => channels.exit(payee, &signers, to).await?,
         };
         Ok(mined.transaction)
@@ -170,7 +173,8 @@ impl SettledChain {
     async fn read_agreement(&self, id: AgreementId) -> Result<Option<OnChain>, ChainError> {
         let market = self.chain().await?.market();
         let Some(agreement) = market.get_agreement(id).await? else { return Ok(None) };
-        let (standing, question) = tokio::try_join!(market.standing(id), market.get_question(id))?;
+        let (standing, question, release) =
+            tokio::try_join!(market.standing(id), market.get_question(id), market.get_release(id))?;
         let current = agreement.current.as_ref();
         let latest = agreement.latest();
         Ok(Some(OnChain {
@@ -183,6 +187,7 @@ impl SettledChain {
             next_rate: latest.map_or(Rate::ZERO, |terms| terms.rate_per_epoch),
             end: latest.map_or(Epoch(0), |terms| terms.end),
             question: question.map(|question| question.epoch),
+            release: release.map(|release| release.epoch),
         }))
     }
 }
@@ -280,6 +285,7 @@ impl Chain for SettledChain {
                 deposit: channel.deposit,
                 promised: channel.promised,
                 exit_at: channel.exit.map(|exit| exit.at.0),
+                leaving: channel.exit.map_or(Amount::ZERO, |exit| exit.sum),
                 cap: lane.cap,
                 redeemed: lane.redeemed,
             })

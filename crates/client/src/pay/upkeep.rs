@@ -1,10 +1,18 @@
 //! What is due for one agreement: whether to post, renew, ask, stop or let go. Decisions alone; `maintain::pay` does them.
 
-use super::chain::{OnChain, Proving};
-use seedbank_agreement::Epoch;
+use super::budget::first_escrow;
+use super::chain::{ChannelState, OnChain, Proving};
+use seedbank_agreement::{Amount, Epoch};
 
 /// So many epochs missed in a row and it is paid no longer, and gets nothing new. One can happen to anybody.
 pub const MISSES_MAX: u32 = 2;
+
+/// The contract lets announced escrow go in the third and fourth epoch, its own included.
+pub const RELEASE_AFTER: u32 = 2;
+const RELEASE_BEFORE: u32 = 4;
+
+/// Money in a channel with a provider that holds nothing of ours comes back when nobody has read there for so long.
+pub const IDLE_SECONDS: u64 = 7 * 86_400;
 
 /// How far an epoch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,10 @@ pub enum Due {
     Post,
     /// Sign anew: the terms end soon, or what was signed was not posted in time.
     Renew,
+    /// Announce that escrow which nothing needs any more is taken back.
+    AnnounceRelease(Amount),
+    /// Take it back.
+    Release,
 }
 
 /// What is due for an open agreement, in the order in which it is to be done.
@@ -108,13 +120,63 @@ pub fn due(
         }
         Some(_) | None => {}
     }
+    let spare = spare_escrow(state, term_epochs);
+    let waited = state.release.map(|announced| now.0.saturating_sub(announced.0));
+    match waited {
+        Some(waited) if waited < RELEASE_AFTER => {}
+        // The contract keeps back what terms need that were made since.
+        Some(waited) if waited < RELEASE_BEFORE => {
+            if proving.epoch >= now {
+                due.push(Due::Release);
+            }
+        }
+        Some(_) | None => {
+            if spare > Amount::ZERO {
+                due.push(Due::AnnounceRelease(spare));
+            }
+        }
+    }
     due
+}
+
+/// Escrow that nothing needs: what is left beside two terms and the current epoch, once it is a term's rent. Less goes back
+/// and forth with every change of the set.
+fn spare_escrow(state: &OnChain, term_epochs: u32) -> Amount {
+    let rate = state.rate.max(state.next_rate);
+    let kept = first_escrow(rate, term_epochs).checked_add(rate.over(1)).unwrap_or(Amount::MAX);
+    let spare = state.locked.saturating_sub(kept);
+    if spare >= rate.over(term_epochs) { spare } else { Amount::ZERO }
+}
+
+/// What becomes of a channel's money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelDue {
+    /// It stays, or nothing can be done yet.
+    Nothing,
+    /// Announce that so much leaves.
+    Announce(Amount),
+    /// The time is over: take it.
+    Take,
+}
+
+/// Decides about a channel that nobody needs any more. `covered` is what this home's known lanes may still promise there:
+/// what lanes promise of which it knows nothing stays.
+#[must_use]
+pub fn leave(now: u64, state: &ChannelState, covered: Amount) -> ChannelDue {
+    match state.exit_at {
+        Some(at) if at <= now => ChannelDue::Take,
+        Some(_) => ChannelDue::Nothing,
+        None => match state.deposit.saturating_sub(state.promised.saturating_sub(covered)) {
+            Amount::ZERO => ChannelDue::Nothing,
+            spare => ChannelDue::Announce(spare),
+        },
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Due, Moment, Signed, due};
-    use crate::pay::chain::{OnChain, Proving};
+    use super::{ChannelDue, Due, Moment, Signed, due, leave};
+    use crate::pay::chain::{ChannelState, OnChain, Proving};
     use seedbank_agreement::{Address, Amount, Epoch, Rate};
 
     fn moment(epoch: u32, elapsed: u64) -> Moment {
@@ -126,16 +188,18 @@ mod tests {
     }
 
     fn state(sequence: u32, end: u32) -> OnChain {
+        let rate = Rate::new(10).unwrap();
         OnChain {
             provider: Address::ZERO,
             sequence,
-            locked: Amount(100),
+            locked: Amount(700),
             earned: Amount(0),
-            rate: Rate::ZERO,
+            rate,
             size: 1,
-            next_rate: Rate::ZERO,
+            next_rate: rate,
             end: Epoch(end),
             question: None,
+            release: None,
         }
     }
 
@@ -186,6 +250,36 @@ mod tests {
         let waiting = Proving { due: 1, ..proving(19) };
         let order = due(&moment(20, 50), &signed(4, 11), &state(4, 40), &waiting, 30);
         assert_eq!(order, [Due::MoveOn, Due::Advance]);
+    }
+
+    #[test]
+    fn escrow_that_nothing_needs_is_announced_and_taken_back_two_epochs_later() {
+        let look = |now, state: OnChain| due(&moment(now, 0), &signed(4, 11), &state, &proving(now), 30);
+        let kept = OnChain { locked: Amount(909), ..state(4, 45) };
+        assert!(look(20, kept).is_empty(), "less than a term more than two terms and an epoch");
+        let spare = OnChain { locked: Amount(910), ..kept };
+        assert_eq!(look(20, spare), [Due::AnnounceRelease(Amount(300))]);
+        let announced = OnChain { release: Some(Epoch(20)), ..spare };
+        assert!(look(21, announced).is_empty());
+        assert_eq!(look(22, announced), [Due::Release]);
+        let behind = due(&moment(22, 0), &signed(4, 11), &announced, &proving(21), 30);
+        assert!(behind.is_empty(), "the set's epochs are to be closed first");
+        assert_eq!(look(24, announced), [Due::AnnounceRelease(Amount(300))], "that one has passed");
+        let empty = OnChain { rate: Rate::ZERO, next_rate: Rate::ZERO, ..spare };
+        assert_eq!(look(20, empty), [Due::AnnounceRelease(Amount(910))], "it holds nothing");
+        let dearer = OnChain { next_rate: Rate::new(20).unwrap(), ..spare };
+        assert!(look(20, dearer).is_empty(), "the next terms need it");
+    }
+
+    #[test]
+    fn a_channel_is_left_with_all_that_its_known_lanes_don_t_hold_back() {
+        let channel = ChannelState { deposit: Amount(100), promised: Amount(80), ..ChannelState::default() };
+        assert_eq!(leave(7, &channel, Amount(80)), ChannelDue::Announce(Amount(100)));
+        assert_eq!(leave(7, &channel, Amount(50)), ChannelDue::Announce(Amount(70)), "30 are another lane's");
+        assert_eq!(leave(7, &ChannelState::default(), Amount::ZERO), ChannelDue::Nothing);
+        let leaving = ChannelState { exit_at: Some(9), leaving: Amount(100), ..channel };
+        assert_eq!(leave(8, &leaving, Amount(80)), ChannelDue::Nothing);
+        assert_eq!(leave(9, &leaving, Amount(80)), ChannelDue::Take);
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 pub(crate) const EPOCH_SECONDS: u32 = 86_400;
 pub(crate) const GENESIS: u64 = 1_000_000;
+/// An announced exit may be taken so much later.
+pub(crate) const EXIT_SECONDS: u64 = 3_600;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Open {
@@ -35,9 +37,20 @@ pub(crate) struct State {
     pub(crate) open: BTreeMap<AgreementId, Open>,
     pub(crate) authorities: BTreeMap<Address, Authority>,
     pub(crate) channels: BTreeMap<Address, (Amount, Amount)>,
+    /// What leaves a channel, and when.
+    pub(crate) exits: BTreeMap<Address, (Amount, u64)>,
     pub(crate) lanes: BTreeMap<(Address, Address), Amount>,
+    pub(crate) redeemed: BTreeMap<(Address, Address), Amount>,
+    /// When it was announced that escrow comes back, and how much.
+    pub(crate) releases: BTreeMap<AgreementId, (Epoch, Amount)>,
     pub(crate) orders: Vec<Order>,
     last: u32,
+}
+
+impl State {
+    fn time(&self) -> u64 {
+        GENESIS + u64::from(self.epoch.0) * u64::from(EPOCH_SECONDS) + self.elapsed
+    }
 }
 
 /// Shared by all who use the chain.
@@ -78,6 +91,7 @@ impl Ledger {
             next_rate: proposal.rate_per_epoch,
             end: proposal.end_epoch,
             question: None,
+            release: None,
         };
         state.open.insert(id, Open { client: proposal.client, state: on_chain });
         Ok(id)
@@ -96,9 +110,21 @@ impl Ledger {
         Cover {
             deposit: state.channels.get(&payee).map_or(Amount::ZERO, |(deposit, _)| *deposit),
             cap: state.lanes.get(&(payee, signer)).copied().unwrap_or_default(),
-            redeemed: Amount::ZERO,
-            exit: Exit::None,
+            redeemed: state.redeemed.get(&(payee, signer)).copied().unwrap_or_default(),
+            exit: if state.exits.contains_key(&payee) { Exit::Pending } else { Exit::None },
         }
+    }
+
+    /// Pays a voucher as far as its lane's cap goes.
+    pub(crate) fn redeem(&self, payee: Address, signer: Address, cumulative: Amount) {
+        let mut state = self.state();
+        let cap = state.lanes.get(&(payee, signer)).copied().unwrap_or_default();
+        let redeemed = state.redeemed.entry((payee, signer)).or_default();
+        let more = cumulative.min(cap).saturating_sub(*redeemed);
+        *redeemed = redeemed.checked_add(more).unwrap();
+        let (deposit, promised) = state.channels.entry(payee).or_default();
+        *deposit = deposit.checked_sub(more).expect("caps are covered by the deposit");
+        *promised = promised.checked_sub(more).unwrap();
     }
 
     pub(crate) fn pass(&self, epochs: u32) {
@@ -168,6 +194,22 @@ impl Wallet {
                 let open = state.open.get_mut(&id).unwrap();
                 open.state.locked = open.state.locked.checked_add(sum).unwrap();
             }
+            Order::AnnounceRelease(id, sum) => {
+                let epoch = state.epoch;
+                state.releases.insert(id, (epoch, sum));
+                state.open.get_mut(&id).unwrap().state.release = Some(epoch);
+            }
+            Order::Release(id) => {
+                let (announced, sum) = state.releases.remove(&id).unwrap();
+                if !(2..4).contains(&(state.epoch.0 - announced.0)) {
+                    return refused("not its time");
+                }
+                let open = state.open.get_mut(&id).unwrap();
+                let needed = open.state.next_rate.over(open.state.end.0.saturating_sub(state.epoch.0));
+                let sum = sum.min(open.state.locked.saturating_sub(needed));
+                (open.state.release, open.state.locked) = (None, open.state.locked.checked_sub(sum).unwrap());
+                give(&mut state.free, own, sum);
+            }
             Order::Terminate(id) => {
                 let (epoch, open) = (state.epoch, state.open.get_mut(&id).unwrap());
                 open.state.end = Epoch(epoch.0 + 1);
@@ -206,6 +248,9 @@ impl Wallet {
                 channel.0 = channel.0.checked_add(sum).unwrap();
             }
             Order::SetLane { payee, signer, cap } => {
+                if state.exits.contains_key(&payee) {
+                    return refused("leaving");
+                }
                 let (deposit, promised) = state.channels.entry(payee).or_default();
                 let lane = state.lanes.entry((payee, signer)).or_default();
                 let promised_then = promised.checked_add(cap.checked_sub(*lane).unwrap()).unwrap();
@@ -214,7 +259,38 @@ impl Wallet {
                 }
                 (*promised, *lane) = (promised_then, cap);
             }
-            Order::RequestExit(..) | Order::Exit { .. } => {}
+            Order::RequestExit(payee, sum) => {
+                if sum > state.channels.entry(payee).or_default().0 {
+                    return refused("not there");
+                }
+                let at = state.time() + EXIT_SECONDS;
+                state.exits.insert(payee, (sum, at));
+            }
+            Order::CancelExit(payee) => drop(state.exits.remove(&payee)),
+            Order::Exit { payee, signers, to } => {
+                let now = state.time();
+                let Some((sum, _)) = state.exits.get(&payee).copied().filter(|(_, at)| *at <= now) else {
+                    return refused("not due");
+                };
+                let (deposit, mut promised) = state.channels.get(&payee).copied().unwrap_or_default();
+                let redeemed =
+                    |signer: &Address| state.redeemed.get(&(payee, *signer)).copied().unwrap_or_default();
+                for signer in &signers {
+                    let cap = state.lanes.get(&(payee, *signer)).copied().unwrap_or_default();
+                    promised = promised.checked_sub(cap.checked_sub(redeemed(signer)).unwrap()).unwrap();
+                }
+                let sum = sum.min(deposit);
+                let left = deposit.checked_sub(sum).unwrap();
+                if left < promised {
+                    return refused("not covered");
+                }
+                let lowered: Vec<_> =
+                    signers.iter().map(|signer| ((payee, *signer), redeemed(signer))).collect();
+                state.lanes.extend(lowered);
+                state.exits.remove(&payee);
+                state.channels.insert(payee, (left, promised));
+                give(&mut state.tokens, to, sum);
+            }
         }
         state.orders.push(order);
         Ok([u8::try_from(state.orders.len() % 256).unwrap(); 32])
@@ -235,7 +311,7 @@ impl Chain for Wallet {
     }
 
     fn time(&self) -> Later<'_, u64> {
-        self.read(|state| GENESIS + u64::from(state.epoch.0) * u64::from(EPOCH_SECONDS) + state.elapsed)
+        self.read(State::time)
     }
 
     fn provider(&self, wallet: Address) -> Later<'_, Option<ProviderEntry>> {
@@ -277,7 +353,10 @@ impl Chain for Wallet {
         self.read(move |state| {
             let (deposit, promised) = state.channels.get(&payee).copied().unwrap_or_default();
             let cap = state.lanes.get(&(payee, signer)).copied().unwrap_or_default();
-            ChannelState { deposit, promised, cap, ..ChannelState::default() }
+            let redeemed = state.redeemed.get(&(payee, signer)).copied().unwrap_or_default();
+            let exit = state.exits.get(&payee).copied();
+            let (exit_at, leaving) = (exit.map(|(_, at)| at), exit.map_or(Amount::ZERO, |(sum, _)| sum));
+            ChannelState { deposit, promised, exit_at, leaving, cap, redeemed }
         })
     }
 

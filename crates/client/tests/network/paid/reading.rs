@@ -9,6 +9,7 @@ use seedbank_client::pay::Limits;
 use seedbank_client::pay::chain::Order;
 use seedbank_client::pay::lanes;
 use seedbank_formats::VersionId;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -94,6 +95,24 @@ async fn a_lane_goes_on_where_the_process_before_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_lost_its_counters_goes_on_in_lanes_that_promised_nothing() {
+    let (paid, version, bytes) = pushed(2, 3).await;
+    // Two lanes, of which nothing is cashed.
+    let both = [paid.network(limits()), paid.network(limits())];
+    for network in &both {
+        assert_eq!(read(&paid, version, network).await.unwrap(), bytes);
+    }
+    drop(both);
+    std::fs::remove_dir_all(paid.world.folder.path().join("pay")).unwrap();
+    assert_eq!(read(&paid, version, &paid.network(limits())).await.unwrap(), bytes);
+    assert!(paid.tills.iter().any(|till| till.lanes() == 3));
+    let before: u64 = paid.tills.iter().map(|till| till.vouchers()).sum();
+    assert_eq!(read(&paid, version, &paid.network(limits())).await.unwrap(), bytes);
+    let after: u64 = paid.tills.iter().map(|till| till.vouchers()).sum();
+    assert!(after > before && paid.tills.iter().all(|till| till.lanes() <= 3), "and stays there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_too_dear_to_read_from_is_not_asked() {
     let (paid, version, _) = pushed(2, 3).await;
     let ceiling = Prices { egress_per_gib: Amount((1 << 30) - 1), ..prices() };
@@ -149,6 +168,114 @@ async fn transactions_for_reads_are_few() {
         _ => (funded, raised),
     });
     assert_eq!((funded, raised), (2, 2), "one of each for each provider");
+}
+
+/// Readers come, go, are killed, and lose answers; providers redeem; a person takes money out of channels. Whatever happens, what
+/// providers can redeem is there, counters know of every voucher that left, and no counter falls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_s_readers_promise_no_more_than_its_channels_hold_in_every_history() {
+    for seed in 0..3u64 {
+        println!("seed {seed}");
+        history(seed).await;
+    }
+}
+
+async fn history(seed: u64) {
+    const BYTES: u64 = 600_000;
+    let paid = Paid::start(2, 3, 60_000).await;
+    let bytes = noise(1, usize::try_from(BYTES).unwrap());
+    let source = paid.source(&[("a", &bytes)]);
+    let version = paid.world.push_through(&source, paid.network(limits())).await.unwrap().version;
+    let dir = paid.world.folder.path().join("pay");
+    let signer = paid.payer(limits());
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut below = |end: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) % end
+    };
+    let mut alive: Vec<Arc<Network>> = Vec::new();
+    let mut counted: BTreeMap<(u32, String), Amount> = BTreeMap::new();
+    let (mut read_well, mut exits) = (0, 0);
+    for _ in 0..50 {
+        if alive.is_empty() || (below(4) == 0 && alive.len() < 4) {
+            alive.push(paid.network(limits()));
+        }
+        let at = usize::try_from(below(alive.len() as u64)).unwrap();
+        let start = below(BYTES / 2);
+        let end = start + 1 + below(BYTES / 2);
+        let range = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+        match below(12) {
+            0..6 => {
+                let reading = paid.world.try_read(version, Arc::clone(&alive[at])).await.unwrap();
+                assert!(reading.cat("a", start..end).await.unwrap() == bytes[range]);
+                read_well += 1;
+            }
+            6 => {
+                // Killed in the middle of a read, with vouchers on their way.
+                let network = alive.swap_remove(at);
+                let reading = paid.world.try_read(version, Arc::clone(&network)).await.unwrap();
+                let patience = Duration::from_millis(below(30));
+                let _cut = tokio::time::timeout(patience, reading.cat("a", 0..BYTES)).await;
+            }
+            7 => {
+                let network = alive.swap_remove(at);
+                network.settle(Duration::from_secs(10)).await;
+            }
+            8 => {
+                // One provider's answers are lost: what it took and what the reader knows differ.
+                let till = &paid.tills[usize::try_from(below(3)).unwrap()];
+                till.set(Manner::LosesAnswers);
+                let reading = paid.world.try_read(version, Arc::clone(&alive[at])).await.unwrap();
+                let _others_may_be_lost_too = reading.cat("a", start..end).await;
+                alive[at].settle(Duration::from_secs(10)).await;
+                till.set(Manner::Fair);
+            }
+            9..11 => paid.tills[usize::try_from(below(3)).unwrap()].redeem(),
+            _ => {
+                for network in &alive {
+                    network.settle(Duration::from_secs(10)).await;
+                }
+                // Providers see an exit, and redeem before its time.
+                let till = &paid.tills[usize::try_from(below(3)).unwrap()];
+                let payee = till.wallet.address();
+                let deposit = paid.ledger.cover(payee, payee).deposit;
+                let chain = paid.ledger.of(super::wallet().address());
+                seedbank_client::pay::Chain::order(&*chain, Order::RequestExit(payee, deposit))
+                    .await
+                    .unwrap();
+                till.redeem();
+                paid.ledger.state().elapsed += super::ledger::EXIT_SECONDS;
+                let signers = (0..8).map(|number| signer.lane(number).unwrap()).collect();
+                let exit = Order::Exit { payee, signers, to: super::wallet().address() };
+                seedbank_client::pay::Chain::order(&*chain, exit).await.unwrap();
+                exits += 1;
+            }
+        }
+        let promised = lanes::promised(&dir).unwrap();
+        for till in &paid.tills {
+            let payee = till.wallet.address();
+            let deposit = paid.ledger.cover(payee, payee).deposit;
+            assert!(till.redeemable() <= deposit, "{} can be redeemed of {deposit}", till.redeemable());
+            for (by, cumulative) in till.promised_by() {
+                let of = |(number, _): &&(u32, lanes::Promises)| signer.lane(*number) == Some(by);
+                let (_, payees) = promised.iter().find(of).expect("a lane of this home signed it");
+                assert!(
+                    payees[&payee.to_string()].cumulative >= cumulative,
+                    "a counter knows what was signed"
+                );
+            }
+        }
+        for (number, payees) in promised {
+            for (payee, counter) in payees {
+                let before = counted.insert((number, payee), counter.cumulative).unwrap_or_default();
+                assert!(counter.cumulative >= before, "{} after {before}", counter.cumulative);
+            }
+        }
+    }
+    println!("{read_well} reads, {exits} exits, {} counters", counted.len());
+    assert!(read_well > 10 && counted.len() > 3, "the history says something");
 }
 
 /// Whatever a signer does, and in whatever order vouchers arrive: what can be redeemed at one payee stays within its deposit.

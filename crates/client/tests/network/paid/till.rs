@@ -32,6 +32,8 @@ pub(crate) enum Manner {
     AsksForever,
     /// Asks for more than anybody could have read.
     AsksTooMuch,
+    /// Its quotes have expired.
+    QuotesThePast,
 }
 
 #[derive(Default)]
@@ -119,6 +121,28 @@ impl Till {
         (promised, books.lanes.values().map(Lane::redeemable).sum())
     }
 
+    /// What each signer promised it, at most.
+    pub(crate) fn promised_by(&self) -> Vec<(Address, Amount)> {
+        let books = self.books.lock().unwrap();
+        books.lanes.iter().map(|(signer, lane)| (*signer, lane.promised())).collect()
+    }
+
+    /// What all its vouchers would bring now.
+    pub(crate) fn redeemable(&self) -> Amount {
+        let mut books = self.books.lock().unwrap();
+        let payee = self.wallet.address();
+        books.lanes.iter_mut().for_each(|(signer, lane)| lane.set_cover(self.ledger.cover(payee, *signer)));
+        books.lanes.values().map(Lane::redeemable).sum()
+    }
+
+    /// Redeems all of them.
+    pub(crate) fn redeem(&self) {
+        let books = self.books.lock().unwrap();
+        for (signer, lane) in &books.lanes {
+            self.ledger.redeem(self.wallet.address(), *signer, lane.promised());
+        }
+    }
+
     pub(crate) fn lanes(&self) -> usize {
         self.books.lock().unwrap().lanes.len()
     }
@@ -129,7 +153,7 @@ impl Till {
             provider: self.wallet.address(),
             prices: *self.prices.lock().unwrap(),
             epochs_min: 2,
-            expires: Timestamp(4_000_000_000),
+            expires: Timestamp(if self.manner() == Manner::QuotesThePast { 1 } else { 4_000_000_000 }),
             credit_bytes: self.credit_bytes,
         };
         let quote = quote.sign(&place.market_domain(), &self.wallet);
@@ -276,7 +300,8 @@ impl Till {
         SetPage { set: self.summary(&books), leaves: behind.map(leaf).take(limit).collect() }
     }
 
-    pub(crate) fn voucher(&self, request: VoucherRequest) -> VoucherAnswer {
+    pub(crate) fn voucher(&self, request: VoucherRequest) -> Option<VoucherAnswer> {
+        let manner = self.manner();
         let voucher = request.voucher;
         let (payer, payee, signer) = (voucher.message.payer, voucher.message.payee, voucher.message.signer);
         let cover = self.ledger.cover(payee, signer);
@@ -290,11 +315,9 @@ impl Till {
                 let paid = books.prepaid.min(books.owed);
                 books.owed = books.owed.checked_sub(paid).unwrap();
                 books.prepaid = books.prepaid.checked_sub(paid).unwrap();
-                VoucherAnswer::Accepted(Standing {
-                    owed: books.owed,
-                    prepaid: books.prepaid,
-                    credit_bytes: self.credit_bytes,
-                })
+                let standing =
+                    Standing { owed: books.owed, prepaid: books.prepaid, credit_bytes: self.credit_bytes };
+                (manner != Manner::LosesAnswers).then_some(VoucherAnswer::Accepted(standing))
             }
             Err(error) => {
                 use seedbank_agreement::lane::VoucherError as E;
@@ -305,12 +328,8 @@ impl Till {
                     E::OtherLane | E::Signature => VoucherReason::Signature,
                 };
                 let (cumulative, covered) = (lane.promised(), lane.cover().covered_up_to());
-                VoucherAnswer::Refused(VoucherRefusal {
-                    reason,
-                    message: error.to_string(),
-                    cumulative,
-                    covered,
-                })
+                let message = error.to_string();
+                Some(VoucherAnswer::Refused(VoucherRefusal { reason, message, cumulative, covered }))
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What the steward does about pay.
 
+use super::ledger::{EPOCH_SECONDS, EXIT_SECONDS};
 use super::till::Manner;
 use super::{Paid, limits, noise, wallet};
 use crate::read::provider::Conduct;
@@ -7,8 +8,12 @@ use seedbank_agreement::{Amount, Epoch};
 use seedbank_catalog::Books;
 use seedbank_catalog::records::AgreementState;
 use seedbank_client::maintain::{KeyLookup, Maintenance, Paying};
-use seedbank_client::network::Network;
-use seedbank_client::pay::chain::{Order, Proving};
+use seedbank_client::network::{Network, wall_clock};
+use seedbank_client::pay::Limits;
+use seedbank_client::pay::agree::Terms;
+use seedbank_client::pay::budget::monthly;
+use seedbank_client::pay::chain::{Chain, Order, Proving};
+use seedbank_client::pay::lanes::{Counter, Lane};
 use seedbank_formats::{FragmentId, SegmentNumber};
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +149,144 @@ async fn a_provider_that_lost_data_is_asked_on_the_chain_once_and_its_agreement_
     let known = paid.world.books.agreements().unwrap();
     let stopped = known.iter().find(|known| known.provider == provider).unwrap().state;
     assert_eq!(stopped, AgreementState::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_holds_goes_to_no_provider_that_is_too_dear_not_to_be_believed_or_beyond_the_budget() {
+    let paid = pushed().await;
+    let key = paid.world.providers[0].key();
+    paid.world.books.lose_fragments(key, paid.tills[0].fragments()).unwrap();
+    let complete = async |limits: Limits| {
+        let network = paid.network(limits);
+        paid.maintenance(&network).complete_missing(100, wall_clock()).await.unwrap()
+    };
+    let holds = || {
+        let (first, last) = (SegmentNumber(0), SegmentNumber(1 << 40));
+        let segments = paid.world.books.segments_in(paid.world.keys.id, first, last, None).unwrap();
+        segments.iter().any(|segment| segment.holders().any(|holder| holder == key))
+    };
+    let missing = || paid.world.books.missing_fragments(None, 1000).unwrap().len();
+    let before = *paid.tills[0].prices.lock().unwrap();
+    paid.tills[0].prices.lock().unwrap().rent_per_gib_month = Amount(before.rent_per_gib_month.0 + 1);
+    complete(limits()).await;
+    assert!(!holds() && missing() > 0, "too dear, and the others hold a fragment already");
+    *paid.tills[0].prices.lock().unwrap() = before;
+    let entry = paid.ledger.state().providers.remove(&paid.tills[0].wallet.address()).unwrap();
+    complete(limits()).await;
+    assert!(!holds(), "nobody knows whose wallet it is");
+    paid.ledger.state().providers.insert(paid.tills[0].wallet.address(), entry);
+    paid.tills[0].set(Manner::QuotesThePast);
+    complete(limits()).await;
+    assert!(!holds(), "its quote has expired");
+    paid.tills[0].set(Manner::Fair);
+    let known = paid.world.books.agreements().unwrap();
+    let rates = known.iter().filter_map(|known| Some(Terms::of(known)?.rate()));
+    let rent: Amount = rates.map(|rate| monthly(rate, EPOCH_SECONDS)).sum();
+    complete(Limits { per_month: rent, ..limits() }).await;
+    assert!(!holds(), "the budget is spent");
+    complete(limits()).await;
+    assert!(holds() && missing() == 0);
+    assert_eq!(paid.pay().await.failed, 0, "and it signs for them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn escrow_comes_back_from_an_agreement_about_much_less() {
+    let paid = pushed().await;
+    paid.world.books.lose_fragments(paid.world.providers[0].key(), paid.tills[0].fragments()).unwrap();
+    assert_eq!(paid.pay().await.signed, 1);
+    paid.ledger.state().elapsed = 80_000;
+    assert_eq!(paid.pay().await.posted, 1);
+    paid.ledger.state().elapsed = 0;
+    paid.ledger.pass(1);
+    let id = paid.tills[0].agreement().unwrap();
+    let locked = paid.ledger.state().open[&id].state.locked;
+    let free = |paid: &Paid| paid.ledger.state().free[&wallet().address()];
+    let before = free(&paid);
+    assert_eq!(paid.pay().await.announced, 1);
+    assert_eq!(paid.pay().await.announced, 0, "once");
+    paid.ledger.pass(2);
+    paid.pay().await;
+    assert_eq!(free(&paid).checked_sub(before), Some(locked), "it holds nothing any more");
+    assert_eq!(paid.pay().await.announced, 0);
+}
+
+/// As if nobody had read there for long.
+fn make_idle(paid: &Paid) {
+    let dir = paid.world.folder.path().join("pay");
+    let mut lane = Lane::take(&dir).unwrap();
+    for till in &paid.tills {
+        let payee = till.wallet.address();
+        if let Some(counter) = lane.counter(&payee) {
+            lane.set(&payee, Counter { used: 0, ..counter }, Amount::ZERO, 0).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_s_money_comes_back_when_nobody_needs_it_and_whoever_reads_there_again_is_served() {
+    let paid = Paid::start(2, 3, 100_000).await;
+    let bytes = noise(1, 900_000);
+    let source = paid.source(&[("a", &bytes)]);
+    let version = paid.world.push_through(&source, paid.network(limits())).await.unwrap().version;
+    let read = async || {
+        let network = paid.network(limits());
+        let reading = paid.world.try_read(version, Arc::clone(&network)).await.unwrap();
+        let got = reading.cat("a", 0..900_000).await.unwrap();
+        network.settle(Duration::from_secs(10)).await;
+        assert!(got == bytes);
+    };
+    read().await;
+    let deposits = || -> Amount { paid.ledger.state().channels.values().map(|(deposit, _)| *deposit).sum() };
+    let tokens = || paid.ledger.state().tokens[&wallet().address()];
+    let channels = paid.ledger.state().channels.len();
+    assert!(channels >= 2);
+    make_idle(&paid);
+    assert_eq!(paid.pay().await.announced, 0, "they hold something of ours");
+    for provider in &paid.world.providers {
+        paid.world.books.set_agreement_state(provider.key(), AgreementState::Stopped).unwrap();
+    }
+    read().await;
+    assert_eq!(paid.pay().await.announced, 0, "somebody has just read there");
+    make_idle(&paid);
+    assert_eq!(paid.pay().await.announced, channels as u64);
+    // Every channel is being left, and whoever reads stays.
+    read().await;
+    assert!(paid.ledger.state().exits.is_empty());
+    make_idle(&paid);
+    assert_eq!(paid.pay().await.announced, channels as u64);
+    assert_eq!(paid.pay().await.returned, Amount::ZERO, "not before its time");
+    paid.tills.iter().for_each(|till| till.redeem());
+    paid.ledger.state().elapsed += EXIT_SECONDS;
+    let (left, before) = (deposits(), tokens());
+    let done = paid.pay().await;
+    assert_eq!((done.returned, done.failed), (left, 0));
+    assert_eq!(tokens().checked_sub(before), Some(left));
+    assert_eq!(deposits(), Amount::ZERO);
+    assert_eq!(paid.pay().await.raised, 0, "nobody reads there");
+    // What the home remembers of its channels is wrong now.
+    read().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exit_that_a_person_announced_is_the_person_s() {
+    let paid = Paid::start(2, 3, 100_000).await;
+    let source = paid.source(&[("a", &noise(1, 900_000))]);
+    let version = paid.world.push_through(&source, paid.network(limits())).await.unwrap().version;
+    let network = paid.network(limits());
+    paid.world.try_read(version, Arc::clone(&network)).await.unwrap().cat("a", 0..900_000).await.unwrap();
+    network.settle(Duration::from_secs(10)).await;
+    drop(network);
+    let (payee, deposit) =
+        paid.ledger.state().channels.iter().next().map(|(payee, (sum, _))| (*payee, *sum)).unwrap();
+    let chain = paid.ledger.of(wallet().address());
+    chain.order(Order::RequestExit(payee, deposit)).await.unwrap();
+    make_idle(&paid);
+    for provider in &paid.world.providers {
+        paid.world.books.set_agreement_state(provider.key(), AgreementState::Stopped).unwrap();
+    }
+    paid.ledger.state().elapsed += EXIT_SECONDS;
+    assert_eq!(paid.pay().await.returned, Amount::ZERO);
+    assert!(paid.ledger.state().exits.contains_key(&payee));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,7 +157,10 @@ impl Shelf {
                 till.revise(&request, holds).ok_or_else(lost)?.encode()
             }
             Route::ListSet { after, limit } => till.page(after, limit).encode(),
-            Route::PostVoucher => till.voucher(VoucherRequest::decode(body).unwrap()).encode(),
+            Route::PostVoucher => {
+                let request = VoucherRequest::decode(body).unwrap();
+                till.voucher(request).ok_or_else(lost)?.encode()
+            }
             other => unreachable!("{other:?} is not about money"),
         };
         Ok(answer_json(StatusCode::OK, encoded))
