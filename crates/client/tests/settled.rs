@@ -15,6 +15,7 @@ use seedbank_catalog::records::AgreementState;
 use seedbank_catalog::{Books, Request};
 use seedbank_client::maintain::{KeyLookup, Maintenance};
 use seedbank_client::network::Network;
+use seedbank_client::pay::lanes::{Counter, Lane};
 use seedbank_client::pay::payer::Paid as Paying;
 use seedbank_client::pay::{Limits, Payer, PayerKeys, Reads, SettledChain};
 use seedbank_client::progress::Silent;
@@ -160,6 +161,17 @@ impl Paid {
     async fn push(&self, source: &Path) -> Result<PushReport, PushError> {
         let context = PushContext { network: self.network(), ..self.world.context() };
         self.world.push_in(&context, &options(source), Arc::new(Silent)).await
+    }
+
+    /// Reads the file `a` of a version.
+    async fn read(&self, network: &Arc<Network>, version: seedbank_formats::VersionId, length: u64) {
+        let record = self.world.books.resolve(self.world.keys.id, version.to_string()).unwrap().version;
+        let reader = Reader::of_books(&self.world.books, network, &self.world.keys);
+        let snapshot = Snapshot::open(&reader, version, record.version, record.tree).await.unwrap();
+        let path = "a".parse().unwrap();
+        let read = seedbank_client::pull::cat(&reader, &snapshot, &path, 0..length, std::io::sink());
+        assert_eq!(read.await.unwrap(), length);
+        network.settle(Duration::from_secs(10)).await;
     }
 
     fn maintenance(&self) -> Maintenance {
@@ -327,14 +339,8 @@ async fn reads_are_paid_by_vouchers_that_the_chain_covers() {
     let source = paid.world.source("source");
     write(&source, "a", 1, 12_000_000);
     let version = paid.push(&source).await.unwrap().version;
-    let record = paid.world.books.resolve(paid.world.keys.id, version.to_string()).unwrap().version;
     let network = paid.network();
-    let reader = Reader::of_books(&paid.world.books, &network, &paid.world.keys);
-    let snapshot = Snapshot::open(&reader, version, record.version, record.tree).await.unwrap();
-    let path = "a".parse().unwrap();
-    let read = seedbank_client::pull::cat(&reader, &snapshot, &path, 0..12_000_000, std::io::sink());
-    assert_eq!(read.await.unwrap(), 12_000_000);
-    network.settle(Duration::from_secs(10)).await;
+    paid.read(&network, version, 12_000_000).await;
     let (mut caps, own) = (Amount::ZERO, wallet().address());
     let lane = network.payer().unwrap().lane(0).unwrap();
     for payee in paid.payees().await {
@@ -354,6 +360,73 @@ async fn reads_are_paid_by_vouchers_that_the_chain_covers() {
     // 12 MB at a unit a KiB, less what is owed on credit, more what is paid ahead.
     assert!((9_000..18_000).contains(&promised.0), "{promised}");
     assert!(network.payer().unwrap().chain().epoch().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_nothing_needs_any_more_comes_back_from_channels_and_agreements() {
+    let credit = "[chain.credit]\nper_key = \"64KiB\"\nper_network = \"8MiB\"\ntotal = \"16MiB\"";
+    let paid = Paid::start(3, 2, 3, credit).await;
+    let source = paid.world.source("source");
+    write(&source, "a", 1, 1_000_000);
+    let version = paid.push(&source).await.unwrap().version;
+    paid.read(&paid.network(), version, 1_000_000).await;
+    let own = wallet().address();
+    let mut channels = Vec::new();
+    for payee in paid.payees().await {
+        let channel = paid.chain.channels().channel(own, payee).await.unwrap();
+        if channel.deposit > Amount::ZERO {
+            channels.push(payee);
+        }
+    }
+    assert!(channels.len() >= 2);
+    // Nobody holds anything any more, and nobody has read for long.
+    for provider in &paid.world.providers {
+        paid.world.books.forget_holdings(provider.key).unwrap();
+    }
+    let mut lane = Lane::take(&paid.world.folder.path().join("pay")).unwrap();
+    for payee in &channels {
+        let counter = lane.counter(payee).unwrap();
+        lane.set(payee, Counter { used: 0, ..counter }, Amount::ZERO, 0).unwrap();
+    }
+    drop(lane);
+    let maintenance = paid.maintenance();
+    let done = maintenance.pay().await.unwrap();
+    assert_eq!((done.announced, done.returned, done.failed), (channels.len() as u64, Amount::ZERO, 0));
+    assert_eq!(maintenance.pay().await.unwrap().returned, Amount::ZERO, "not before its time");
+    paid.pass(61).await;
+    let before = paid.chain.token().balance_of(own).await.unwrap();
+    let done = maintenance.pay().await.unwrap();
+    assert!(done.returned > Amount::ZERO && done.failed == 0, "{done:?}");
+    assert_eq!(
+        paid.chain.token().balance_of(own).await.unwrap().checked_sub(before),
+        Some(done.returned),
+        "it is in the wallet"
+    );
+    for payee in &channels {
+        assert_eq!(paid.chain.channels().channel(own, *payee).await.unwrap().deposit, Amount::ZERO);
+    }
+    // Escrow of agreements about nothing follows, once what was signed is posted and holds.
+    let locked = async || {
+        let mut locked = Amount::ZERO;
+        for id in paid.ids().into_values() {
+            locked = locked.checked_add(paid.chain.market().standing(id).await.unwrap().locked).unwrap();
+        }
+        locked
+    };
+    let (free, mut epochs) = (paid.free(own).await, 0);
+    let before = locked().await;
+    assert!(before > Amount::ZERO);
+    while locked().await > Amount::ZERO {
+        assert!(epochs < 8, "{} are still locked", locked().await);
+        epochs += 1;
+        paid.next_epoch().await;
+        paid.pass(u64::from(EPOCH) * 6 / 10).await;
+        // Closes what is behind, then takes what is due.
+        maintenance.pay().await.unwrap();
+        maintenance.pay().await.unwrap();
+    }
+    let back = paid.free(own).await.checked_sub(free).unwrap();
+    assert!(back > Amount(before.0 / 2), "{back} of {before}: the rest was earned");
 }
 
 #[tokio::test(flavor = "multi_thread")]

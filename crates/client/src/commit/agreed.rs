@@ -18,13 +18,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// Has all providers sign that hold something of this push. Does nothing in a network that is not paid.
+/// Has all providers sign that hold something of this push, and ends what a process that died has begun to ask others. Does
+/// nothing in a network that is not paid.
 pub(crate) async fn agree(context: &PushContext, uploader: &Uploader) -> Result<(), PushError> {
     let Some(payer) = context.network.payer() else { return Ok(()) };
     let lease = uploader.lease;
-    let providers = ask(&context.books, move |books| books.unagreed(Some(lease))).await?;
+    let (providers, begun) = ask(&context.books, move |books| {
+        let (providers, known) = (books.unagreed(Some(lease))?, books.agreements()?);
+        let begun = known.into_iter().filter(|known| known.pending.is_some()).map(|known| known.provider);
+        let begun: Vec<PublicKey> = begun.filter(|provider| !providers.contains(provider)).collect();
+        Ok((providers, begun))
+    })
+    .await?;
     let mut asked = JoinSet::new();
-    for provider in providers {
+    for provider in providers.into_iter().chain(begun.iter().copied()) {
         let (payer, books, network) =
             (Arc::clone(payer), Arc::clone(&context.books), Arc::clone(&context.network));
         asked.spawn(async move {
@@ -37,6 +44,9 @@ pub(crate) async fn agree(context: &PushContext, uploader: &Uploader) -> Result<
         let (provider, answer) = answer.map_err(|_ended| PushError::Stopped)?;
         match answer {
             Ok(()) => {}
+            Err(error) if begun.contains(&provider) => {
+                tracing::info!(%provider, %error, "a question of before is not answered yet");
+            }
             Err(error) if is_ours(&error) => return Err(error.into()),
             Err(error) => drop(refused.insert(provider, error)),
         }

@@ -4,7 +4,7 @@ use super::pay::{LookError, PayStepError, Paying};
 use super::{Maintenance, StepError};
 use crate::network::wall_clock;
 use crate::pay::agree::AgreeError;
-use crate::pay::budget::{Spending, deposit_missing, lane_cap};
+use crate::pay::budget::{Spending, lane_cap};
 use crate::pay::chain::{ChainError, ChannelState, Order};
 use crate::pay::lanes;
 use crate::pay::payer::{Paid, Payer};
@@ -180,12 +180,7 @@ impl Maintenance {
             // A reader gets what is left of the budget in smaller steps, or is told.
             return Ok(false);
         }
-        let missing = deposit_missing(state.deposit, state.promised, state.cap, cap);
-        if missing > Amount::ZERO {
-            payer.have(missing).await?;
-            chain.order(Order::Fund(payee, missing)).await?;
-        }
-        chain.order(Order::SetLane { payee, signer, cap }).await?;
+        payer.raise(payee, signer, cap).await?;
         Ok(true)
     }
 }

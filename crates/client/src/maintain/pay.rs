@@ -278,6 +278,10 @@ impl Maintenance {
             .filter(|agreement| agreement.state == AgreementState::Stopped)
             .map(|agreement| agreement.provider)
             .collect();
+        // What a process that died has asked waits for its answer.
+        let begun = known.iter().filter(|agreement| agreement.pending.is_some());
+        let providers: BTreeSet<PublicKey> =
+            providers.into_iter().chain(begun.map(|agreement| agreement.provider)).collect();
         for provider in providers.into_iter().filter(|provider| !stopped.contains(provider)) {
             match self.agree(payer, provider, Purpose::Upkeep).await {
                 Ok(()) => done.signed += 1,

@@ -1,6 +1,6 @@
 //! Who pays: the owner's wallet on one chain, the keys that sign for it, and what a person allows.
 
-use super::budget::{BudgetExhausted, Limits, Spending, monthly};
+use super::budget::{BudgetExhausted, Limits, Spending, deposit_missing, monthly};
 use super::chain::{Authority, Chain, ChainError, Order, ProviderEntry};
 use super::lanes::{self, LaneError, MONTH_SECONDS};
 use crate::network::{Network, wall_clock};
@@ -13,6 +13,7 @@ use seedbank_protocol::messages::ProblemCode;
 use seedbank_protocol::payment::QuoteAnswer;
 use seedbank_transport::CallError;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +25,10 @@ const AUTHORITY_SECONDS: u64 = 365 * 86_400;
 
 /// The authority is renewed when it has so long to go.
 const AUTHORITY_MARGIN_SECONDS: u64 = 30 * 86_400;
+
+/// Held by the process that looks for money until it has used it. Not the lock of the wallet: each of its transactions takes
+/// that one.
+const MONEY_LOCK: &str = "money.lock";
 
 /// Makes the key of a lane.
 pub type LaneKeys = Arc<dyn Fn(u32) -> Option<WalletKey> + Send + Sync>;
@@ -347,6 +352,36 @@ impl Payer {
         Ok(missing)
     }
 
+    /// Raises a lane's cap, with what the channel lacks for it out of the wallet.
+    pub(crate) async fn raise(&self, payee: Address, signer: Address, cap: Amount) -> Result<(), FundsError> {
+        let _others = self.turn().await?;
+        // Lanes of other processes share the deposit, and may just have been raised.
+        let state = self.chain.channel(payee, signer).await?;
+        if state.cap >= cap {
+            return Ok(());
+        }
+        let missing = deposit_missing(state.deposit, state.promised, state.cap, cap);
+        if missing > Amount::ZERO {
+            self.have(missing).await?;
+            self.chain.order(Order::Fund(payee, missing)).await?;
+        }
+        self.chain.order(Order::SetLane { payee, signer, cap }).await?;
+        Ok(())
+    }
+
+    /// Waits until no process of this home is between looking for money and using it: what one has just made or left in the
+    /// wallet, another would take.
+    async fn turn(&self) -> Result<MoneyTurn, ChainError> {
+        let dir = self.dir.clone();
+        let unusable =
+            |reason: String| ChainError::Unreachable(format!("{MONEY_LOCK} can't be taken: {reason}"));
+        let locked = tokio::task::spawn_blocking(move || lanes::exclusive(&dir, MONEY_LOCK)).await;
+        let lock = locked
+            .map_err(|error| unusable(error.to_string()))?
+            .map_err(|error| unusable(error.to_string()))?;
+        Ok(MoneyTurn { _lock: lock })
+    }
+
     /// What the faucet made for this process.
     #[must_use]
     pub fn made(&self) -> Amount {
@@ -357,6 +392,7 @@ impl Payer {
     /// wallet. It is theirs again when the mark is dropped.
     pub(crate) async fn provide(&self, amount: Amount) -> Result<Earmark<'_>, FundsError> {
         let _turn = self.providing.lock().await;
+        let _others = self.turn().await?;
         let mark = Earmark::of(self, amount);
         let wanted = *self.earmarked.lock().unwrap_or_else(PoisonError::into_inner);
         if amount > Amount::ZERO {
@@ -369,6 +405,11 @@ impl Payer {
         }
         Ok(mark)
     }
+}
+
+/// Whose turn it is to look for money, among all processes of a home.
+struct MoneyTurn {
+    _lock: File,
 }
 
 /// Money in the market that somebody is about to use.

@@ -4,7 +4,7 @@
 //! voucher in the background when half of the credit is used, so that reads hardly ever wait for one. Whoever asks for more
 //! than can be owed gets nothing: the read fails there, and is tried at another holder like any other that fails.
 
-use super::budget::{Account, BudgetExhausted, Spending, deposit_missing, lane_cap};
+use super::budget::{Account, BudgetExhausted, Spending, lane_cap};
 use super::chain::{ChainError, ChannelState, Order};
 use super::lanes::{self, Counter, Lane, LaneError, MONTH_SECONDS};
 use super::payer::{FundsError, Paid, Payee, Payer, QuoteRefused};
@@ -429,12 +429,7 @@ impl Reads {
             return Ok(state.cap);
         }
         let cap = lane_cap(cumulative, running.payee.prices.egress_per_gib)?;
-        let missing = deposit_missing(state.deposit, state.promised, state.cap, cap);
-        if missing > Amount::ZERO {
-            self.payer.have(missing).await?;
-            chain.order(Order::Fund(payee, missing)).await?;
-        }
-        chain.order(Order::SetLane { payee, signer, cap }).await?;
+        self.payer.raise(payee, signer, cap).await?;
         Ok(cap)
     }
 
