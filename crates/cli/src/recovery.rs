@@ -7,12 +7,14 @@ use crate::commands::key::{self, Protect};
 use crate::keystore::{Phrase, ProviderAddress};
 use crate::registries;
 use anyhow::{Context, bail};
-use seedbank_agreement::Address;
+use seedbank_agreement::{Address, Amount};
 use seedbank_catalog::Books;
-use seedbank_client::network::wall_clock;
+use seedbank_client::network::{Network, wall_clock};
+use seedbank_client::pay::payer::{Paid, QuoteRefused};
 use seedbank_client::recover::{DatasetOutcome, RecoveredOwner, recover_owner};
 use seedbank_formats::PublicKey;
 use serde::Serialize;
+use std::sync::Arc;
 
 #[derive(Serialize)]
 struct Told {
@@ -91,6 +93,8 @@ pub(crate) async fn recover(
         );
     }
     let secret = |dataset: &_, epoch| ring.dataset_secret(dataset, epoch);
+    // Before anything is read: what is too dear is not, and the reason alone helps nobody.
+    let advice = advice(&network, &start).await;
     let recovered = recover_owner(
         &books,
         &network,
@@ -100,14 +104,54 @@ pub(crate) async fn recover(
         registries.as_deref(),
         &app.home.index_dir(),
     )
-    .await?;
+    .await;
+    let recovered = match (recovered, &advice) {
+        (Err(error), Some(advice)) => return Err(anyhow::Error::from(error).context(advice.clone())),
+        (recovered, _) => recovered?,
+    };
     let told = told(ring.identity().public().to_string(), &recovered);
     app.output.data(&told, text)?;
     let failed = told.datasets.iter().filter(|line| !line.recovered).count();
-    if failed > 0 {
-        bail!("{failed} datasets could not be recovered; run the command again when more providers answer");
+    match (failed, advice) {
+        (0, None) => Ok(()),
+        (0, Some(advice)) => {
+            app.output.complain(format_args!("{advice}"));
+            Ok(())
+        }
+        (failed, None) => {
+            bail!(
+                "{failed} datasets could not be recovered; run the command again when more providers answer"
+            )
+        }
+        (failed, Some(advice)) => bail!("{failed} datasets could not be recovered. {advice}"),
     }
-    Ok(())
+}
+
+/// What to type so that this home may pay the providers that it found; `None` when it may, or nobody wants money.
+async fn advice(network: &Arc<Network>, providers: &[PublicKey]) -> Option<String> {
+    let payer = network.payer()?;
+    let (mut rent, mut egress) = (Amount::ZERO, Amount::ZERO);
+    let mut is_short = false;
+    for provider in providers {
+        let (asked, is_refused) = match payer.payee(network, provider).await {
+            Ok(Paid::By(payee)) => (payee.prices, false),
+            Err(QuoteRefused::Ceiling { asked, .. }) => (asked, true),
+            // It takes no money, or can't be asked: that is told elsewhere.
+            Ok(Paid::Free) | Err(_) => continue,
+        };
+        rent = rent.max(asked.rent_per_gib_month);
+        egress = egress.max(asked.egress_per_gib);
+        is_short |= is_refused || payer.limits().per_month == Amount::ZERO;
+    }
+    let ceiling = payer.limits().ceiling;
+    let (rent, egress) = (rent.max(ceiling.rent_per_gib_month), egress.max(ceiling.egress_per_gib));
+    is_short.then(|| {
+        format!(
+            "Providers here want money, and this home may not pay all of them: what it reads and keeps there is what it may pay for. \
+             `seedbank chain use --rent-max {rent} --egress-max {egress} --budget UNITS` allows the dearest of them, within a \
+             budget for 30 days ({rent} units keep a GiB there for as long, {egress} read one); then run the same again"
+        )
+    })
 }
 
 fn told(owner: String, recovered: &RecoveredOwner) -> Told {

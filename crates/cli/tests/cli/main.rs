@@ -27,6 +27,7 @@ mod losses;
 mod million;
 mod network;
 mod paid;
+mod paying;
 mod program;
 mod recovery;
 mod registries;
