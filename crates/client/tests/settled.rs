@@ -27,7 +27,8 @@ use seedbank_erasure::Scheme;
 use seedbank_formats::policy::Policy;
 use seedbank_protocol::messages::{Prices, TokenUnits};
 use seedbank_settlement::{
-    Chain, ChainConfig, Deployment, EndpointPolicy, EndpointUrl, Outcome, SendPolicy, Settings, deploy,
+    Chain, ChainConfig, Deployment, EndpointPolicy, EndpointUrl, MarketParameters, Outcome, SendPolicy,
+    Settings, deploy,
 };
 use seedbank_transport::{ClientLimits, Identity, ProviderClient, TcpDial};
 use serde_json::{Value, json};
@@ -90,14 +91,13 @@ impl Paid {
         let rpc = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { node.serve(listener, std::future::pending()).await });
         let genesis = time(&rpc).await;
+        let usual = Settings::local(genesis);
         let settings = Settings {
             blocks_min: 1,
             epoch_seconds: EPOCH,
-            challenges: 3,
-            notice_epochs: 2,
-            misses_max: 3,
+            market: MarketParameters { challenges: 3, notice_epochs: 2, misses_max: 3, ..usual.market },
             exit_seconds: 60,
-            ..Settings::local(genesis)
+            ..usual
         };
         let url: EndpointUrl = rpc.parse().unwrap();
         let deployer = WalletKey::from_secret(&[77; 32]).unwrap();

@@ -13,6 +13,7 @@ use crate::rpc::{EndpointFault, EndpointUrl};
 use crate::wallet::{SendError, SendPolicy, Sending};
 use alloy_primitives::{Address as AbiAddress, Bytes, TxKind};
 use alloy_sol_types::{SolCall, SolConstructor};
+use seedbank_agreement::market::Parameters as MarketParameters;
 use seedbank_agreement::{Address, Amount, WalletKey};
 use serde_json::json;
 use std::sync::Arc;
@@ -32,20 +33,8 @@ pub struct Settings {
     pub genesis: u64,
     /// Length of an epoch.
     pub epoch_seconds: u32,
-    /// Chunks asked for in an epoch (K).
-    pub challenges: u32,
-    /// A miss costs this many epochs' pay.
-    pub slash_epochs: u32,
-    /// A provider's stake covers this many epochs' pay.
-    pub stake_epochs: u32,
-    /// So many misses one after the other end a set.
-    pub misses_max: u32,
-    /// Notice of either side, in epochs.
-    pub notice_epochs: u32,
-    /// Share of a slash that goes to whoever recorded the miss, in 1/10,000.
-    pub bounty_basis_points: u32,
-    /// What a client pays for a question that is answered.
-    pub question_bond: Amount,
+    /// What the market decides.
+    pub market: MarketParameters,
     /// Time between the announcement of a channel's exit and the exit.
     pub exit_seconds: u64,
 }
@@ -74,13 +63,15 @@ impl Settings {
             blocks_min: 720,
             genesis,
             epoch_seconds: 86_400,
-            challenges: 21,
-            slash_epochs: 2,
-            stake_epochs: 14,
-            misses_max: 5,
-            notice_epochs: 14,
-            bounty_basis_points: 1_000,
-            question_bond: Amount(1_000_000),
+            market: MarketParameters {
+                challenges: 21,
+                slash_epochs: 2,
+                stake_epochs: 14,
+                misses_max: 5,
+                notice_epochs: 14,
+                bounty_basis_points: 1_000,
+                question_bond: Amount(1_000_000),
+            },
             exit_seconds: 3 * 86_400,
         }
     }
@@ -187,13 +178,13 @@ impl Deployer {
                 token,
                 randomness,
                 chunkPaths: chunk_paths,
-                challenges: settings.challenges,
-                slashEpochs: settings.slash_epochs,
-                stakeEpochs: settings.stake_epochs,
-                missesMax: settings.misses_max,
-                noticeEpochs: settings.notice_epochs,
-                bountyBasisPoints: settings.bounty_basis_points,
-                questionBond: settings.question_bond.0,
+                challenges: settings.market.challenges,
+                slashEpochs: settings.market.slash_epochs,
+                stakeEpochs: settings.market.stake_epochs,
+                missesMax: settings.market.misses_max,
+                noticeEpochs: settings.market.notice_epochs,
+                bountyBasisPoints: settings.market.bounty_basis_points,
+                questionBond: settings.market.question_bond.0,
             },
         };
         let market = self.make(&artifacts::STORAGE_MARKET, &libraries, &arguments.abi_encode()).await?;

@@ -5,11 +5,12 @@
 
 use crate::abi::{beacon, channels, directory, market, token};
 use crate::artifacts::{self, Artifact};
-use crate::convert::{amount, from_abi, to_abi};
+use crate::convert::{from_abi, to_abi};
 use crate::rpc::{Endpoint, EndpointFault};
 use alloy_primitives::{Address as AbiAddress, Bytes};
 use alloy_sol_types::SolCall;
 use seedbank_agreement::epoch::EpochClock;
+use seedbank_agreement::market::Parameters as MarketParameters;
 use seedbank_agreement::{Address, Amount, Domain, Epoch};
 use seedbank_formats::Timestamp;
 use serde_json::json;
@@ -48,20 +49,9 @@ pub struct Parameters {
     pub genesis: u64,
     /// Length of an epoch.
     pub epoch_seconds: u32,
-    /// Chunks asked for in an epoch (K).
-    pub challenges: u32,
-    /// A miss costs this many epochs' pay.
-    pub slash_epochs: u32,
-    /// A provider's stake covers this many epochs' pay.
-    pub stake_epochs: u32,
-    /// So many misses one after the other end a set.
-    pub misses_max: u32,
-    /// Notice of either side, in epochs.
-    pub notice_epochs: u32,
-    /// Share of a slash that goes to whoever recorded the miss, in 1/10,000.
-    pub bounty_basis_points: u32,
-    /// What a client pays for a question that is answered.
-    pub question_bond: Amount,
+    /// What the market decided.
+    #[serde(flatten)]
+    pub market: MarketParameters,
     /// Time between the announcement of a channel's exit and the exit.
     pub exit_seconds: u64,
     /// What the token calls itself; nobody's promise.
@@ -232,13 +222,15 @@ async fn parameters(
     Ok(Parameters {
         genesis,
         epoch_seconds,
-        challenges,
-        slash_epochs,
-        stake_epochs,
-        misses_max,
-        notice_epochs,
-        bounty_basis_points,
-        question_bond: amount(alloy_primitives::U256::from(question_bond)),
+        market: MarketParameters {
+            challenges,
+            slash_epochs,
+            stake_epochs,
+            misses_max,
+            notice_epochs,
+            bounty_basis_points,
+            question_bond: Amount(question_bond),
+        },
         exit_seconds,
         token_symbol,
         token_decimals,

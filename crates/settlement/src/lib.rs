@@ -51,5 +51,6 @@ pub use randomness::{RandomnessCalls, RandomnessReads};
 pub use refusal::Refusal;
 pub use registry::{ProviderEntry, RegistryCalls, RegistryReads};
 pub use rpc::{EndpointFault, EndpointUrl, EndpointUrlError, RpcError};
+pub use seedbank_agreement::market::Parameters as MarketParameters;
 pub use token::{TokenCalls, TokenReads};
 pub use wallet::{Mined, SendError, SendPolicy, Wallet, WalletStatus};

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::args::ChainDeploy;
 use anyhow::{Context, bail};
 use seedbank_agreement::WalletKey;
-use seedbank_settlement::{Beacon, Deployment, EndpointUrl, SendPolicy, Settings, deploy};
+use seedbank_settlement::{Beacon, Deployment, EndpointUrl, MarketParameters, SendPolicy, Settings, deploy};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -57,13 +57,15 @@ fn settings(options: &ChainDeploy) -> anyhow::Result<Settings> {
         blocks_min: options.blocks_min.unwrap_or(usual.blocks_min),
         genesis,
         epoch_seconds: options.epoch_seconds.unwrap_or(usual.epoch_seconds),
-        challenges: options.challenges.unwrap_or(usual.challenges),
-        slash_epochs: options.slash_epochs.unwrap_or(usual.slash_epochs),
-        stake_epochs: options.stake_epochs.unwrap_or(usual.stake_epochs),
-        misses_max: options.misses_max.unwrap_or(usual.misses_max),
-        notice_epochs: options.notice_epochs.unwrap_or(usual.notice_epochs),
-        bounty_basis_points: options.bounty_basis_points.unwrap_or(usual.bounty_basis_points),
-        question_bond: options.question_bond.unwrap_or(usual.question_bond),
+        market: MarketParameters {
+            challenges: options.challenges.unwrap_or(usual.market.challenges),
+            slash_epochs: options.slash_epochs.unwrap_or(usual.market.slash_epochs),
+            stake_epochs: options.stake_epochs.unwrap_or(usual.market.stake_epochs),
+            misses_max: options.misses_max.unwrap_or(usual.market.misses_max),
+            notice_epochs: options.notice_epochs.unwrap_or(usual.market.notice_epochs),
+            bounty_basis_points: options.bounty_basis_points.unwrap_or(usual.market.bounty_basis_points),
+            question_bond: options.question_bond.unwrap_or(usual.market.question_bond),
+        },
         exit_seconds: options.exit_seconds.unwrap_or(usual.exit_seconds),
     })
 }

@@ -40,7 +40,7 @@ impl Place {
             market: deployment.market,
             channels: deployment.channels,
             clock: deployment.clock(),
-            question_bond: deployment.parameters.question_bond,
+            question_bond: deployment.parameters.market.question_bond,
         }
     }
 }

@@ -405,7 +405,7 @@ impl Money {
             epoch: head.epoch.ok_or_else(before)?,
             now: head.time,
             epoch_seconds: parameters.epoch_seconds,
-            stake_epochs: parameters.stake_epochs,
+            stake_epochs: parameters.market.stake_epochs,
             rents,
             epochs_min: self.config.epochs_min,
         })

@@ -383,8 +383,9 @@ impl Keeper {
                 Outcome::Nothing => Fate::Void,
             };
             let slashed = outcome == Outcome::Missed;
-            let settled =
-                self.money.blocking(move |money| money.settle(past, fate, slashed, parameters.slash_epochs));
+            let settled = self
+                .money
+                .blocking(move |money| money.settle(past, fate, slashed, parameters.market.slash_epochs));
             if settled.await? > Amount::ZERO {
                 match fate {
                     Fate::Missed => error!(epoch = %past, "epoch missed: nothing earned, stake slashed"),

@@ -81,13 +81,8 @@ impl World {
         let url: EndpointUrl = rpc.parse().unwrap();
         let wallet_key = WalletKey::from_secret(&[7; 32]).unwrap();
         let genesis = now(&rpc).await;
-        let settings = Settings {
-            blocks_min: 1,
-            epoch_seconds: EPOCH,
-            challenges: 5,
-            notice_epochs: 2,
-            ..Settings::local(genesis)
-        };
+        let mut settings = Settings { blocks_min: 1, epoch_seconds: EPOCH, ..Settings::local(genesis) };
+        (settings.market.challenges, settings.market.notice_epochs) = (5, 2);
         let deployment = deploy(&url, &wallet_key, &settings, SendPolicy::local(), |_, _| ()).await.unwrap();
         let config = ChainConfig {
             endpoints: vec![url],

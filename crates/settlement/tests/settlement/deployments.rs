@@ -15,7 +15,7 @@ async fn found_and_recognised(node: &Node) {
     let (deployment, wallet) = node.deployed().await;
     assert_eq!(wallet.chain().deployment(), &deployment);
     assert_eq!(deployment.parameters.token_symbol, "tSEED");
-    assert_eq!(deployment.parameters.challenges, 3);
+    assert_eq!(deployment.parameters.market.challenges, 3);
     let me = wallet.address();
     wallet.token().mint(me, Amount(5)).await.unwrap();
     assert_eq!(wallet.chain().token().balance_of(me).await.unwrap(), Amount(5));

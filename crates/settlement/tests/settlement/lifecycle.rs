@@ -178,7 +178,7 @@ async fn an_agreement_ends_after_its_notice_and_refunds_the_rest() {
         stage.client.market().terminate(id).await.unwrap();
         let end = stage.chain().market().get_agreement(id).await.unwrap().unwrap().latest().unwrap().end;
         let mut epoch = stage.epoch().await;
-        assert_eq!(end.0, epoch.0 + 1 + stage.deployment.parameters.notice_epochs);
+        assert_eq!(end.0, epoch.0 + 1 + stage.deployment.parameters.market.notice_epochs);
         let mut proven = 0;
         while epoch < end {
             let proofs = stage.proofs(&disk).await;

@@ -145,13 +145,9 @@ impl Node {
     /// New contracts with epochs of `EPOCH` seconds, and a wallet of their deployer.
     pub(crate) async fn deployed(&self) -> (Deployment, Wallet) {
         let key = self.funded(1).await;
-        let settings = Settings {
-            blocks_min: 1,
-            epoch_seconds: EPOCH,
-            challenges: 3,
-            question_bond: Amount(500),
-            ..Settings::local(self.now().await)
-        };
+        let usual = Settings::local(self.now().await);
+        let mut settings = Settings { blocks_min: 1, epoch_seconds: EPOCH, ..usual };
+        (settings.market.challenges, settings.market.question_bond) = (3, Amount(500));
         let deployment = deploy(&self.url(), &key, &settings, policy(), |_, _| {}).await.unwrap();
         let chain = self.chain(&deployment).await;
         (deployment, Wallet::start(chain, key, policy()))

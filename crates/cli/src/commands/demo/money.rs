@@ -186,7 +186,7 @@ impl Stage {
             fragment: SetPath { fragment, turns: 0, hashes: Vec::new(), sums: Vec::new() },
             chunk: ChunkPath { chunk: vec![0; 1024], siblings: Vec::new() },
         };
-        let challenges = usize::try_from(self.chain.deployment().parameters.challenges)?;
+        let challenges = usize::try_from(self.chain.deployment().parameters.market.challenges)?;
         let proofs = vec![proof; challenges];
         match self.passer_by.market().prove(player.wallet, &proofs).await {
             Err(SendError::Refused(why)) => Ok(why.to_string()),
