@@ -388,6 +388,10 @@ pub(crate) struct ChainRun {
     /// Let callers move the clock, for tests: evm_increaseTime, evm_setNextBlockTimestamp, evm_mine.
     #[arg(long)]
     pub(crate) test_clock: bool,
+    /// The directory of contracts on this chain: the sequencer begins each epoch with sealing its seed, so that nobody who wants another
+    /// seed can choose one.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "follow")]
+    pub(crate) directory: Option<Address>,
     /// Replay and check the chain at this URL instead of making blocks. Transactions are not taken.
     #[arg(long, value_name = "URL", conflicts_with = "test_clock")]
     pub(crate) follow: Option<String>,

@@ -9,14 +9,18 @@ use crate::local::Starting;
 use anyhow::{Context, ensure};
 use seedbank_agreement::wallet::{WalletKey, WalletRole};
 use seedbank_agreement::{Address, Amount};
+use seedbank_devchain::{Config, Node};
 use seedbank_provider::ByteSize;
 use seedbank_settlement::{Chain, ChainConfig, EndpointPolicy, EndpointUrl, SendPolicy, Settings, deploy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// The chain's name among the processes.
@@ -116,11 +120,14 @@ impl LocalChain {
 /// Starts the chain of a network's folder, and makes it with its contracts when there is none.
 pub(crate) async fn start(starting: &mut Starting, dir: &Path, plan: Plan) -> anyhow::Result<LocalChain> {
     let known = LocalChain::load(dir)?;
-    let port = known.as_ref().map_or(plan.port, |chain| chain.address.port());
     let folder = dir.join(CHAIN);
+    let (port, directory) = match &known {
+        Some(chain) => (chain.address.port(), chain.directory),
+        None => (plan.port, make(&folder, plan).await?),
+    };
     let path = folder.to_str().context("the home's path is not UTF-8")?;
-    let listen = format!("127.0.0.1:{port}");
-    let mut args = vec!["chain", "run", "--dir", path, "--listen", &listen];
+    let (listen, directory_text) = (format!("127.0.0.1:{port}"), directory.to_string());
+    let mut args = vec!["chain", "run", "--dir", path, "--listen", &listen, "--directory", &directory_text];
     if plan.clock == Clock::Moved {
         args.push("--test-clock");
     }
@@ -130,13 +137,30 @@ pub(crate) async fn start(starting: &mut Starting, dir: &Path, plan: Plan) -> an
         ensure!(chain.address == address, "the chain serves on {address}, not on {}", chain.address);
         return Ok(chain);
     }
-    let url: EndpointUrl = format!("http://{address}").parse()?;
-    let deployment = deploy(&url, &throw_away_key()?, &settings(plan)?, SendPolicy::local(), |_, _| ()).await;
-    let directory = deployment.context("deploying the contracts")?.directory;
     let chain = LocalChain { address, directory };
     replace_private(&dir.join(REMEMBERED), &serde_json::to_vec_pretty(&chain)?)
         .context("remembering the chain")?;
     Ok(chain)
+}
+
+/// Makes a chain with contracts on it; their directory. Here and not in the chain's own process, which is to know the contracts
+/// from its beginning.
+async fn make(folder: &Path, plan: Plan) -> anyhow::Result<Address> {
+    let (dir, config) = (folder.to_owned(), Config { block_time: None, ..Config::default() });
+    let node = spawn_blocking(move || Node::open(&dir, config)).await?.context("making the chain")?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listening on this machine")?;
+    let url: EndpointUrl = format!("http://{}", listener.local_addr()?).parse()?;
+    let (end, ended) = oneshot::channel::<()>();
+    let deploying = async {
+        let deployed =
+            deploy(&url, &throw_away_key()?, &settings(plan)?, SendPolicy::local(), |_, _| ()).await;
+        drop(end);
+        deployed.context("deploying the contracts")
+    };
+    let serving = async { Ok(node.serve(listener, async { drop(ended.await) }).await?) };
+    let made = tokio::try_join!(deploying, serving);
+    spawn_blocking(move || drop(node)).await?;
+    Ok(made?.0.directory)
 }
 
 /// A key that is not kept: what is deployed with it has no owner.

@@ -9,6 +9,7 @@
 mod block;
 mod changes;
 mod clock;
+mod epoch_call;
 mod execution;
 mod follower;
 mod genesis;
@@ -30,6 +31,7 @@ mod transaction;
 mod waiting;
 
 pub use clock::ClockControl;
+pub use epoch_call::EpochCall;
 pub use follower::{BeginError, Divergence};
 pub use genesis::{BLOCK_GAS_DEFAULT, CHAIN_ID_DEFAULT, Genesis, GenesisOptions, Rules};
 pub use header::{HeaderError, SignedHeader};

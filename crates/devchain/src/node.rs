@@ -2,6 +2,7 @@
 
 use crate::block::Block;
 use crate::clock::{Clock, ClockControl};
+use crate::epoch_call::EpochCall;
 use crate::execution::Draft;
 use crate::follower::{BeginError, Divergence, FollowError, Follower, genesis_of};
 use crate::genesis::{CHAIN_ID_DEFAULT, Genesis, GenesisOptions};
@@ -336,6 +337,16 @@ impl Node {
     #[must_use]
     pub fn genesis(&self) -> &Genesis {
         &self.inner.shared.genesis
+    }
+
+    /// From now on the sequencer makes this call in each epoch, also in the present one, before anybody else's transaction. It does nothing
+    /// the second time in an epoch only if the contract sees to that: after a start it is made once more.
+    ///
+    /// # Errors
+    /// [`Stopped`], also for a node that follows: it makes no transactions.
+    pub async fn call_each_epoch(&self, call: EpochCall) -> Result<(), Stopped> {
+        let asked = self.inner.ask(|reply| Command::CallEachEpoch(call, reply)).await;
+        asked.map_err(|error| Stopped::Failed(error.to_string()))
     }
 
     /// Number and hash of the last block.

@@ -3,11 +3,12 @@
 //! Commands that arrive while a commit is under way share the next one. An answer leaves only after the commit that it
 //! speaks of, so whoever has it can pull the plug.
 
-use crate::block::Block;
+use crate::block::{Block, Receipt};
 use crate::clock::ClockError;
+use crate::epoch_call::{EpochCall, EpochCaller};
 use crate::execution::{Draft, ExecutionError};
 use crate::genesis::Genesis;
-use crate::header::SignedHeader;
+use crate::header::{SignedHeader, address_of};
 use crate::recent::Undo;
 use crate::shared::Shared;
 use crate::state::State;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Mine(u64, Reply<()>),
     /// Move the clock ahead by so many seconds; gives by how much it is ahead.
     IncreaseTime(u64, Reply<Result<u64, ClockError>>),
+    /// From now on, make this call in each epoch before anybody else's transaction.
+    CallEachEpoch(EpochCall, Reply<()>),
     /// Set the time of the next block.
     SetNextTimestamp(u64, Reply<Result<(), ClockError>>),
 }
@@ -69,6 +72,7 @@ pub(crate) struct Sequencer {
     key: SigningKey,
     head: SignedHeader,
     heartbeat: Option<Duration>,
+    epoch_caller: Option<EpochCaller>,
 }
 
 /// Signs and writes block 0.
@@ -99,7 +103,7 @@ impl Sequencer {
         head: SignedHeader,
         heartbeat: Option<Duration>,
     ) -> Sequencer {
-        Sequencer { shared, key, head, heartbeat }
+        Sequencer { shared, key, head, heartbeat, epoch_caller: None }
     }
 
     /// Works until nobody can ask for anything any more.
@@ -170,6 +174,11 @@ impl Sequencer {
                 for _ in 0..count.min(MINE_MAX) {
                     self.empty_block(writer, batch)?;
                 }
+                batch.tellings.push(telling(reply, ()));
+            }
+            Command::CallEachEpoch(call, reply) => {
+                self.epoch_caller = Some(EpochCaller::new(call));
+                self.call_of_the_epoch(writer, batch)?;
                 batch.tellings.push(telling(reply, ()));
             }
             Command::IncreaseTime(seconds, reply) => {
@@ -253,13 +262,41 @@ impl Sequencer {
         self.block(writer, batch, Some(transaction))
     }
 
-    /// Makes the next block, unless its transaction can't be run.
+    /// Makes the next block, and before it what an epoch begins with, unless the transaction can't be run.
     fn block(
         &mut self,
         writer: &mut Writer<'_>,
         batch: &mut Batch,
         transaction: Option<&Transaction>,
     ) -> Result<Result<(), InvalidTransaction>, StoreError> {
+        self.call_of_the_epoch(writer, batch)?;
+        Ok(self.append(writer, batch, transaction)?.map(|_receipt| ()))
+    }
+
+    /// Begins an epoch, if this is the first block of one.
+    fn call_of_the_epoch(&mut self, writer: &mut Writer<'_>, batch: &mut Batch) -> Result<(), StoreError> {
+        let Some(caller) = &mut self.epoch_caller else { return Ok(()) };
+        let timestamp = self.shared.clock().peek(wall_clock(), self.head.header().timestamp);
+        let Some(call) = caller.take_due(timestamp) else { return Ok(()) };
+        let nonce = writer.nonce(address_of(&self.key))?;
+        let transaction = call.sign(&self.shared.genesis, &self.key, nonce);
+        let empty = self.append(writer, batch, None)?;
+        assert!(empty.is_ok(), "a block without a transaction has nothing to refuse");
+        match self.append(writer, batch, Some(&transaction))? {
+            Ok(Some(receipt)) if receipt.succeeded => {}
+            Ok(_) => tracing::error!(hash = %transaction.hash(), "the call of the epoch failed"),
+            Err(why) => tracing::error!(%why, "the call of the epoch is refused"),
+        }
+        Ok(())
+    }
+
+    /// Makes the next block, unless its transaction can't be run.
+    fn append(
+        &mut self,
+        writer: &mut Writer<'_>,
+        batch: &mut Batch,
+        transaction: Option<&Transaction>,
+    ) -> Result<Result<Option<Receipt>, InvalidTransaction>, StoreError> {
         let (wall, parent) = (wall_clock(), self.head.header().timestamp);
         let timestamp = self.shared.clock().peek(wall, parent);
         let genesis = &self.shared.genesis;
@@ -286,7 +323,7 @@ impl Sequencer {
         batch.undos.push((block.number(), undo));
         batch.wrote = true;
         self.head = block.header;
-        Ok(Ok(()))
+        Ok(Ok(draft.receipt))
     }
 
     fn keep_clock(&self, writer: &mut Writer<'_>, batch: &mut Batch) -> Result<(), StoreError> {

@@ -2,7 +2,9 @@
 
 use crate::abi::beacon::EmbeddedBeacon as Abi;
 use crate::chain::{Chain, ReadError};
+use crate::deployment::Deployment;
 use crate::wallet::{Mined, SendError, Wallet};
+use alloy_sol_types::SolCall;
 use seedbank_agreement::Epoch;
 
 /// Questions to the beacon. See [`Chain::randomness`].
@@ -12,6 +14,14 @@ pub struct RandomnessReads<'a>(&'a Chain);
 /// Calls of the beacon. See [`Wallet::randomness`].
 #[derive(Clone, Copy)]
 pub struct RandomnessCalls<'a>(&'a Wallet);
+
+impl Deployment {
+    /// The input of the call of [`Deployment::randomness`] that seals the current epoch's seed.
+    #[must_use]
+    pub fn seal_input(&self) -> Vec<u8> {
+        Abi::sealCall {}.abi_encode()
+    }
+}
 
 impl Chain {
     /// Questions to the deployment's beacon.
@@ -47,7 +57,7 @@ impl RandomnessReads<'_> {
         self.read(Abi::countsCall { epoch: epoch.0 }).await
     }
 
-    async fn read<C: alloy_sol_types::SolCall>(self, call: C) -> Result<C::Return, ReadError> {
+    async fn read<C: SolCall>(self, call: C) -> Result<C::Return, ReadError> {
         self.0.read(self.0.deployment().randomness, call).await
     }
 }

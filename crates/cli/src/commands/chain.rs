@@ -6,7 +6,9 @@ use crate::commands::{chain_deploy, chain_use};
 use crate::local::{Serving, end_with_parent};
 use crate::stop::stop_signal;
 use anyhow::{Context, bail};
-use seedbank_devchain::{ClockControl, Config, Following, Node};
+use seedbank_agreement::Address;
+use seedbank_devchain::{ClockControl, Config, EpochCall, Following, Node};
+use seedbank_settlement::{Chain, ChainConfig, EndpointPolicy};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -67,27 +69,58 @@ async fn serve(app: &App, options: &ChainRun) -> anyhow::Result<()> {
     };
     let listener = TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))?;
     let address = listener.local_addr()?;
-    if let Some(file) = &options.port_file {
-        let port = address.port().to_string();
-        write_whole(file, &port).with_context(|| format!("can't write {}", file.display()))?;
-    }
-    let genesis = node.genesis();
-    let line = ServingChain {
-        serving: Serving { key: genesis.sequencer.to_string(), address: address.to_string(), metrics: None },
-        url: format!("http://{address}"),
-        chain_id: genesis.chain_id,
-        block: node.head()?.0,
+    let url = format!("http://{address}");
+    let serving = async { anyhow::Ok(node.serve(listener, stop).await?) };
+    let telling = async {
+        if let Some(directory) = options.directory {
+            seal_first(&node, &url, directory).await.context("--directory")?;
+        }
+        if let Some(file) = &options.port_file {
+            let port = address.port().to_string();
+            write_whole(file, &port).with_context(|| format!("can't write {}", file.display()))?;
+        }
+        let genesis = node.genesis();
+        let line = ServingChain {
+            serving: Serving {
+                key: genesis.sequencer.to_string(),
+                address: address.to_string(),
+                metrics: None,
+            },
+            url: url.clone(),
+            chain_id: genesis.chain_id,
+            block: node.head()?.0,
+        };
+        tracing::info!(url = %line.url, chain_id = line.chain_id, block = line.block, "chain serves");
+        // Whoever started this process may have gone; serving goes on.
+        let _unheard = app.output.data(&line, |line| {
+            format!("chain {} serves at {}, from block {}", line.chain_id, line.url, line.block)
+        });
+        Ok(())
     };
-    tracing::info!(url = %line.url, chain_id = line.chain_id, block = line.block, "chain serves");
-    // Whoever started this process may have gone; serving goes on.
-    let _unheard = app.output.data(&line, |line| {
-        format!("chain {} serves at {}, from block {}", line.chain_id, line.url, line.block)
-    });
-    let served = node.serve(listener, stop).await;
+    let served = tokio::try_join!(serving, telling);
     // The last commit may be under way.
     tokio::task::spawn_blocking(move || drop(node)).await?;
     tracing::info!("chain stopped");
-    Ok(served?)
+    served.map(|_| ())
+}
+
+/// Has each epoch of these contracts begin with its seed.
+async fn seal_first(node: &Node, url: &str, directory: Address) -> anyhow::Result<()> {
+    let config = ChainConfig {
+        endpoints: vec![url.parse()?],
+        directory,
+        chain_id: Some(node.genesis().chain_id),
+        policy: EndpointPolicy::default(),
+    };
+    let chain = Chain::connect(&config).await.context("looking for the contracts")?;
+    let deployment = chain.deployment();
+    let call = EpochCall {
+        contract: deployment.randomness.0,
+        input: deployment.seal_input(),
+        genesis: deployment.parameters.genesis,
+        epoch_seconds: deployment.parameters.epoch_seconds,
+    };
+    Ok(node.call_each_epoch(call).await?)
 }
 
 /// Whoever waits for the file finds all of it.

@@ -3,7 +3,7 @@
 
 use crate::chain::ask;
 use crate::files::write_specimen;
-use crate::program::{Invocation, Started, list_of, text_of};
+use crate::program::{Invocation, Started, list_of, number_of, text_of};
 use crate::sandbox::{Home, Sandbox, wait_until};
 use seedbank_testkit::tools::or_skip;
 use seedbank_testkit::{Anvil, assert_same_folder, foundry};
@@ -233,4 +233,40 @@ fn what_forge_script_deploys_is_recognised() {
             .json();
         assert_eq!((&used["epoch_seconds"], &used["chain_id"]), (&json!(600), &json!(bare.chain_id)));
     }
+}
+
+#[test]
+fn a_chain_that_knows_its_contracts_seals_each_epoch_before_anybody_who_could_choose() {
+    let bare = Bare::embedded();
+    let key_file = bare.key_file("deployer.hex", &"5a".repeat(32), 0o600);
+    let deployed = bare.deploy(&key_file).arg("--epoch-seconds").arg("1000").json();
+    let directory = text_of(&deployed["directory"]);
+    let Bare { sandbox, node, .. } = bare;
+    drop(node);
+    let run = |directory: &str| {
+        let run = sandbox
+            .home("operator")
+            .seedbank("chain run --listen 127.0.0.1:0 --test-clock --json --directory");
+        run.arg(directory)
+    };
+    run("0x00000000000000000000000000000000000000aa")
+        .fails(1, "there is no directory of Seedbank contracts at");
+    let mut process = run(directory).start();
+    let said = process.first_line();
+    let sealed = |number: u64| {
+        let block =
+            ask(text_of(&said["address"]), "eth_getBlockByNumber", json!([format!("0x{number:x}"), true]));
+        let first = block["transactions"][0].clone();
+        (first["from"].clone(), first["to"].clone())
+    };
+    let head = number_of(&said["block"]);
+    let seal = (lower(&said["key"]), lower(&deployed["randomness"]));
+    assert_eq!(sealed(head), seal, "the epoch under way, before anybody hears of the chain");
+    ask(text_of(&said["address"]), "evm_increaseTime", json!([1000]));
+    ask(text_of(&said["address"]), "evm_mine", json!([]));
+    assert_eq!((sealed(head + 1), sealed(head + 2)), ((Value::Null, Value::Null), seal));
+}
+
+fn lower(address: &Value) -> Value {
+    json!(text_of(address).to_lowercase())
 }

@@ -1,8 +1,9 @@
 //! The chain's time, and moving it in tests.
 
+use crate::contract::{counter, word};
 use crate::harness::{Served, fresh, number, quiet, with_test_clock};
 use alloy_primitives::{Address, Bytes};
-use seedbank_devchain::{Config, GenesisOptions};
+use seedbank_devchain::{Config, EpochCall, GenesisOptions};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,4 +54,53 @@ async fn clock_that_is_behind_the_chain_stands_still_until_it_has_caught_up() {
         chain.succeed(&owner.call(nonce, Address::ZERO, Bytes::new())).await;
         assert_eq!(number(&chain.block(nonce + 1).await["timestamp"]), future);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_begins_with_an_empty_block_and_the_sequencers_own_call_whoever_comes_first() {
+    let (dir, chain) = fresh(with_test_clock()).await;
+    let owner = chain.account("owner");
+    let contract = chain.deploy(&owner, counter()).await;
+    let call = EpochCall {
+        contract: contract.0.0,
+        input: word(1).to_vec(),
+        genesis: number(&chain.block(0).await["timestamp"]),
+        epoch_seconds: 1_000,
+    };
+    let sequencer = json!(chain.node.genesis().sequencer);
+    // Where an epoch begins: nothing, then the call.
+    let begins_at = async |chain: &Served, height: u64| {
+        assert_eq!(
+            chain.block(height).await["transactions"],
+            json!([]),
+            "nobody could know this block's hash"
+        );
+        let called = &chain.block(height + 1).await["transactions"][0];
+        assert_eq!((&called["from"], &called["to"]), (&sequencer, &json!(contract)));
+        let receipt = &chain.get("eth_getBlockReceipts", json!([format!("0x{:x}", height + 1)])).await[0];
+        assert_eq!(receipt["status"], "0x1");
+    };
+    chain.node.call_each_epoch(call.clone()).await.unwrap();
+    begins_at(&chain, 2).await;
+    for nonce in 1..4 {
+        chain.succeed(&owner.call(nonce, Address::ZERO, Bytes::new())).await;
+    }
+    assert_eq!(chain.height().await, 6, "once an epoch");
+    // Somebody else is the first in the next one, and does not come first.
+    chain.get("evm_increaseTime", json!([1_000])).await;
+    let receipt = chain.succeed(&owner.call(4, contract, word(100))).await;
+    begins_at(&chain, 7).await;
+    assert_eq!(receipt["blockNumber"], "0x9");
+    assert_eq!(receipt["logs"][0]["data"], json!(word(102)), "the sequencer's second call came before");
+    chain.get("evm_increaseTime", json!([5_000])).await;
+    chain.get("evm_mine", json!([1])).await;
+    begins_at(&chain, 10).await;
+
+    chain.close().await;
+    let chain = Served::open(dir.path(), with_test_clock()).await;
+    let height = chain.height().await;
+    chain.node.call_each_epoch(call).await.unwrap();
+    begins_at(&chain, height + 1).await;
+    chain.succeed(&owner.call(5, Address::ZERO, Bytes::new())).await;
+    assert_eq!(chain.height().await, height + 3);
 }
