@@ -96,6 +96,52 @@ fn sixteen_processes_of_one_home_read_at_once_each_in_a_lane_of_its_own() {
     home.seedbank("down").succeeds();
 }
 
+#[test]
+fn sixteen_homes_read_from_the_same_providers_at_once_each_with_a_channel_of_its_own() {
+    const HOMES: usize = 16;
+    let sandbox = Sandbox::new();
+    let home = sandbox.home("home");
+    let up = home.seedbank("up --providers 4 --credit 128KiB --detach --quiet").json();
+    let (providers, _steward) = Network::processes_of(&up);
+    let tree = sandbox.path("tree");
+    let bytes = ByteStream::bytes(17, 1_500_000);
+    std::fs::create_dir(&tree).expect("made");
+    crate::files::write(&tree, "data", &bytes);
+    home.seedbank("dataset push notes --public").arg(&tree).succeeds();
+    let own = home.seedbank("chain show").json();
+    let (url, directory) = (text_of(&own["rpc"][0]), text_of(&own["directory"]));
+    let name = format!("{}/notes:data", text_of(&home.seedbank("key show").json()["wallet"]));
+    let others: Vec<Home> = (0..HOMES).map(|number| sandbox.home(&format!("other-{number}"))).collect();
+    let all = |start: &dyn Fn(usize, &Home) -> crate::program::Started| -> Vec<crate::program::Outcome> {
+        let started: Vec<_> = others.iter().enumerate().map(|(number, home)| start(number, home)).collect();
+        started.into_iter().map(|command| command.wait().succeeded()).collect()
+    };
+    all(&|number, home| {
+        let phrase = sandbox.path(&format!("phrase-{number}"));
+        home.seedbank("key init --insecure-no-passphrase --quiet --phrase-out").arg(phrase).start()
+    });
+    let limits = ["--rent-max", "0", "--egress-max", "100000000000000000", "--budget", "1000000000000000000"];
+    all(&|_, home| {
+        home.seedbank("chain use").args(["--rpc", url, "--directory", directory]).args(limits).start()
+    });
+    for outcome in all(&|_, home| home.seedbank("dataset cat").arg(&name).start()) {
+        assert!(outcome.stdout == bytes, "what it read is exact");
+    }
+    let mut held: BTreeMap<String, u128> = BTreeMap::new();
+    for (signer, promised) in providers.iter().flat_map(|provider| vouchers(&provider.dir)) {
+        *held.entry(signer).or_default() += promised;
+    }
+    assert_eq!(held.len(), HOMES, "each home signs with a key of its own");
+    for other in &others {
+        let wallet = other.seedbank("wallet show").json();
+        for deposit in list_of(&wallet["deposits"]) {
+            assert!(units(&deposit["promised"]) <= units(&deposit["deposit"]), "{deposit}");
+        }
+        assert!(units(&wallet["reads_this_month"]) > 0, "{wallet}");
+    }
+    home.seedbank("down").succeeds();
+}
+
 /// The open agreement in a provider's books: its number, sequence, fragments and bytes.
 fn agreed(provider: &Path) -> (u64, u64, u64, u64) {
     let books = rusqlite::Connection::open(provider.join("money.db")).expect("opened");

@@ -156,7 +156,8 @@ impl Maintenance {
         payee: Address,
         counter: lanes::Counter,
     ) -> Result<bool, LookError> {
-        let Paid::By(asks) = payer.payee(&self.network, &counter.provider).await.map_err(AgreeError::from)?
+        let Paid::By(asks) =
+            payer.payee_for_reads(&self.network, &counter.provider).await.map_err(AgreeError::from)?
         else {
             return Ok(false);
         };

@@ -5,7 +5,7 @@ use super::chain::{Authority, Chain, ChainError, Order, ProviderEntry};
 use super::lanes::{self, LaneError, MONTH_SECONDS};
 use crate::network::{Network, wall_clock};
 use seedbank_agreement::price::Prices;
-use seedbank_agreement::quote::{QuoteError, Wanted};
+use seedbank_agreement::quote::Wanted;
 use seedbank_agreement::{Address, Amount, Binding, Domain, Quote, Rate, Signed, WalletKey};
 use seedbank_formats::keys::SigningKey;
 use seedbank_formats::{PublicKey, Timestamp};
@@ -191,12 +191,45 @@ impl Payer {
         Binding { chain_id: place.chain_id, contract: place.registry, address: self.wallet() }
     }
 
-    /// Asks a provider what it wants, and checks that it is what it says, and not too dear. Answers are kept for as long as
-    /// the quote holds.
+    /// Asks a provider what it wants, and checks that it is what it says, and not too dear to keep something there. Answers are
+    /// kept for as long as the quote holds.
     ///
     /// # Errors
     /// [`QuoteRefused`].
     pub async fn payee(&self, network: &Network, provider: &PublicKey) -> Result<Paid, QuoteRefused> {
+        let (paid, Limits { ceiling, term_epochs: term, .. }) =
+            (self.asks(network, provider).await?, self.limits);
+        match paid {
+            Paid::By(Payee { prices: asked, .. }) if !asked.within(&ceiling) => {
+                Err(QuoteRefused::Ceiling { asked, ceiling })
+            }
+            Paid::By(Payee { epochs_min, .. }) if epochs_min > term => {
+                Err(QuoteRefused::Term { epochs_min, term })
+            }
+            Paid::By(_) | Paid::Free => Ok(paid),
+        }
+    }
+
+    /// The same for reading alone: what it asks for keeping something does not matter then.
+    ///
+    /// # Errors
+    /// [`QuoteRefused`].
+    pub async fn payee_for_reads(
+        &self,
+        network: &Network,
+        provider: &PublicKey,
+    ) -> Result<Paid, QuoteRefused> {
+        let (paid, ceiling) = (self.asks(network, provider).await?, self.limits.ceiling);
+        match paid {
+            Paid::By(Payee { prices: asked, .. }) if asked.egress_per_gib > ceiling.egress_per_gib => {
+                Err(QuoteRefused::Ceiling { asked, ceiling })
+            }
+            Paid::By(_) | Paid::Free => Ok(paid),
+        }
+    }
+
+    /// What a provider asks, and by its word and the chain's who it is.
+    async fn asks(&self, network: &Network, provider: &PublicKey) -> Result<Paid, QuoteRefused> {
         let now = wall_clock();
         let known = self.payees.lock().unwrap_or_else(PoisonError::into_inner).get(provider).copied();
         if let Some((paid, until)) = known
@@ -234,7 +267,7 @@ impl Payer {
             }
             Err(error) => return Err(error.into()),
         };
-        let payee = check_quote(&quote, operator, place.market_domain(), now, &self.limits)?;
+        let payee = check_quote(&quote, operator, place.market_domain(), now)?;
         // A quote that is about to end is asked for again, however short it is.
         let until = Timestamp(payee.expires.0.saturating_sub(QUOTE_MARGIN_SECONDS));
         self.remember(provider, Paid::By(payee), until);
@@ -483,25 +516,17 @@ fn check_quote(
     operator: Address,
     market: Domain,
     now: Timestamp,
-    limits: &Limits,
 ) -> Result<Payee, QuoteRefused> {
-    let wanted = Wanted { ceiling: limits.ceiling, epochs: limits.term_epochs };
-    match signed.check(&market, operator, now, &wanted) {
-        Ok(quote) => Ok(Payee {
-            wallet: quote.provider,
-            prices: quote.prices,
-            epochs_min: quote.epochs_min,
-            credit_bytes: quote.credit_bytes,
-            expires: quote.expires,
-        }),
-        Err(QuoteError::Ceiling) => {
-            Err(QuoteRefused::Ceiling { asked: signed.message.prices, ceiling: limits.ceiling })
-        }
-        Err(QuoteError::Epochs(epochs_min)) => {
-            Err(QuoteRefused::Term { epochs_min, term: limits.term_epochs })
-        }
-        Err(error @ (QuoteError::Signature | QuoteError::Expired(_))) => {
-            Err(QuoteRefused::Unbelievable(error.to_string()))
-        }
-    }
+    // Whether it is too dear depends on what it is wanted for.
+    let ceiling = Prices { rent_per_gib_month: Amount::MAX, egress_per_gib: Amount::MAX };
+    let quote = signed
+        .check(&market, operator, now, &Wanted { ceiling, epochs: u32::MAX })
+        .map_err(|error| QuoteRefused::Unbelievable(error.to_string()))?;
+    Ok(Payee {
+        wallet: quote.provider,
+        prices: quote.prices,
+        epochs_min: quote.epochs_min,
+        credit_bytes: quote.credit_bytes,
+        expires: quote.expires,
+    })
 }

@@ -189,7 +189,7 @@ impl Reads {
         let known = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).get(provider).cloned();
         let running = match known {
             Some(running) => running,
-            None => match self.payer.payee(network, provider).await {
+            None => match self.payer.payee_for_reads(network, provider).await {
                 Ok(Paid::Free) => return Ok(None),
                 Ok(Paid::By(payee)) => self.account(provider, payee),
                 Err(QuoteRefused::Call(error)) => return Err(error),
