@@ -27,7 +27,12 @@ async fn found_and_recognised(node: &Node) {
 
 #[tokio::test]
 async fn an_address_without_a_directory_is_refused() {
-    let node = Node::embedded().await;
+    for node in Node::each().await {
+        no_directory(&node).await;
+    }
+}
+
+async fn no_directory(node: &Node) {
     let (mut deployment, wallet) = node.deployed().await;
     deployment.directory = key(9).address();
     let error = Chain::connect(&config(&[node.url()], &deployment)).await.err().unwrap();

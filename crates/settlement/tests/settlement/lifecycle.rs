@@ -309,8 +309,13 @@ async fn name_story(stage: &Stage<'_>) {
 
 #[tokio::test]
 async fn squatted_keys_are_not_believed() {
-    let node = Node::embedded().await;
-    let stage = Stage::set(&node).await;
+    for node in Node::each().await {
+        squatted_keys(&node).await;
+    }
+}
+
+async fn squatted_keys(node: &Node) {
+    let stage = Stage::set(node).await;
     let chain = stage.chain();
     let stolen = chain.binding(stage.provider.address()).sign(&stage.identity);
     let squatter = &stage.client;

@@ -56,8 +56,13 @@ async fn what_the_contract_would_refuse_is_not_sent() {
 
 #[tokio::test]
 async fn what_changes_between_the_check_and_the_block_is_told_as_reverted() {
-    let node = Node::embedded().await;
-    let (_, wallet, proxy) = through_proxy(&node, policy()).await;
+    for node in Node::each().await {
+        changed_between(&node).await;
+    }
+}
+
+async fn changed_between(node: &Node) {
+    let (_, wallet, proxy) = through_proxy(node, policy()).await;
     // As if it had been possible when it was asked, once.
     let mut checks = 0;
     proxy.does(move |method, _| match method {
@@ -114,8 +119,13 @@ async fn a_price_that_stays_too_high_is_told_and_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_call_that_needs_more_gas_than_is_offered_is_not_sent() {
-    let node = Node::embedded().await;
-    let (_, wallet, proxy) = through_proxy(&node, SendPolicy { gas_limit_max: 21_000, ..policy() }).await;
+    for node in Node::each().await {
+        too_much_gas(&node).await;
+    }
+}
+
+async fn too_much_gas(node: &Node) {
+    let (_, wallet, proxy) = through_proxy(node, SendPolicy { gas_limit_max: 21_000, ..policy() }).await;
     let error = wallet.token().mint(wallet.address(), Amount(5)).await.unwrap_err();
     assert!(matches!(error, SendError::TooMuchGas { max: 21_000, .. }), "{error}");
     assert!(sent(&proxy).is_empty());
@@ -148,9 +158,14 @@ async fn a_transaction_that_got_lost_is_sent_again_at_a_higher_price_with_the_sa
 
 #[tokio::test]
 async fn a_lost_answer_to_sending_does_not_make_it_happen_twice() {
-    let node = Node::embedded().await;
+    for node in Node::each().await {
+        lost_answer(&node).await;
+    }
+}
+
+async fn lost_answer(node: &Node) {
     let (_, wallet, proxy) =
-        through_proxy(&node, SendPolicy { patience: Duration::from_secs(20), ..hasty() }).await;
+        through_proxy(node, SendPolicy { patience: Duration::from_secs(20), ..hasty() }).await;
     let address = node.address().to_owned();
     let mut lost = 1;
     proxy.does(move |method, params| {
@@ -171,8 +186,13 @@ async fn a_lost_answer_to_sending_does_not_make_it_happen_twice() {
 
 #[tokio::test]
 async fn on_a_chain_that_stands_still_it_is_pending_and_the_next_takes_its_place() {
-    let node = Node::embedded().await;
-    let (_, wallet, proxy) = through_proxy(&node, hasty()).await;
+    for node in Node::each().await {
+        stands_still(&node).await;
+    }
+}
+
+async fn stands_still(node: &Node) {
+    let (_, wallet, proxy) = through_proxy(node, hasty()).await;
     proxy.does(|method, _| match method {
         "eth_sendRawTransaction" => Act::Answer(json!(format!("0x{}", "11".repeat(32)))),
         _ => Act::Forward,
@@ -191,7 +211,12 @@ async fn on_a_chain_that_stands_still_it_is_pending_and_the_next_takes_its_place
 
 #[tokio::test]
 async fn two_processes_with_one_key_get_all_their_transactions_done_once() {
-    let node = Node::embedded().await;
+    for node in Node::each().await {
+        two_processes(&node).await;
+    }
+}
+
+async fn two_processes(node: &Node) {
     let (deployment, first) = node.deployed().await;
     let second = Wallet::start(node.chain(&deployment).await, key(1), policy());
     // Not the same calls: those would be one transaction.
@@ -215,7 +240,12 @@ async fn two_processes_with_one_key_get_all_their_transactions_done_once() {
 
 #[tokio::test]
 async fn many_callers_of_one_wallet_are_served_in_turn() {
-    let node = Node::embedded().await;
+    for node in Node::each().await {
+        many_callers(&node).await;
+    }
+}
+
+async fn many_callers(node: &Node) {
     let (_, wallet) = node.deployed().await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..20 {
