@@ -61,9 +61,10 @@ async fn an_endpoint_that_hangs_from_the_start_does_not_keep_anyone_from_connect
 }
 
 #[tokio::test]
-async fn nonsense_closed_connections_and_refusals_make_another_endpoint_answer() {
+async fn nonsense_endless_answers_closed_connections_and_refusals_make_another_endpoint_answer() {
     let (node, deployment, wallet, proxy) = node_and_proxy().await;
-    for act in [Act::Nonsense, Act::Close, Act::Refuse(-32005, "daily request count exceeded")] {
+    for act in [Act::Nonsense, Act::Endless, Act::Close, Act::Refuse(-32005, "daily request count exceeded")]
+    {
         proxy.does(|_, _| Act::Forward);
         let chain = Chain::connect(&impatient(&[proxy.url(), node.url()], &deployment)).await.unwrap();
         chain.head().await.unwrap();

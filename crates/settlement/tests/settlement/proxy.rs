@@ -20,6 +20,8 @@ pub(crate) enum Act {
     Hang,
     /// Something that is no JSON-RPC.
     Nonsense,
+    /// An answer that never ends.
+    Endless,
     Close,
 }
 
@@ -106,6 +108,13 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>, node: String) {
             }
             Act::Hang => std::future::pending().await,
             Act::Nonsense => "<html>Service unavailable</html>".to_owned(),
+            Act::Endless => {
+                let mut written = stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                while written.is_ok() {
+                    written = stream.get_mut().write_all(&[b'['; 1 << 16]).await;
+                }
+                return;
+            }
             Act::Close => return,
         };
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());

@@ -2,8 +2,9 @@
 
 use crate::nodes::{Node, config, key, policy};
 use crate::proxy::{Act, Proxy};
-use alloy_consensus::{Transaction, TxEnvelope};
-use alloy_eips::Decodable2718;
+use alloy_consensus::{SignableTransaction, Transaction, TxEnvelope, TxLegacy};
+use alloy_eips::{Decodable2718, Encodable2718};
+use alloy_primitives::TxKind;
 use seedbank_agreement::Amount;
 use seedbank_formats::DatasetId;
 use seedbank_formats::keys::SigningKey;
@@ -262,6 +263,63 @@ async fn many_callers(node: &Node) {
     wallet.stop().await;
     let stopped = wallet.token().mint(wallet.address(), Amount(1)).await.unwrap_err();
     assert!(matches!(stopped, SendError::Stopped), "{stopped}");
+}
+
+/// A transaction of the first key that no wallet of ours sent, two ahead of its turn.
+async fn send_ahead_of_its_turn(node: &Node, chain_id: u64) -> String {
+    let me = json!([key(1).address().to_string(), "latest"]);
+    let next = node.ask("eth_getTransactionCount", me).await;
+    let unsigned = TxLegacy {
+        chain_id: Some(chain_id),
+        nonce: u64::from_str_radix(next.as_str().unwrap().trim_start_matches("0x"), 16).unwrap() + 2,
+        gas_price: 100_000_000_000,
+        gas_limit: 21_000,
+        to: TxKind::Call([9; 20].into()),
+        ..TxLegacy::default()
+    };
+    let signature = key(1).sign(&unsigned.signature_hash().0);
+    let signature = alloy_primitives::Signature::try_from(signature.as_bytes().as_slice()).unwrap();
+    let raw = TxEnvelope::from(unsigned.into_signed(signature)).encoded_2718();
+    let hash = node.ask("eth_sendRawTransaction", json!([alloy_primitives::hex::encode_prefixed(raw)])).await;
+    hash.as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_gap_in_the_nonces_is_filled_in_order_and_what_waited_behind_it_is_passed() {
+    for node in Node::each().await {
+        let (deployment, wallet) = node.deployed().await;
+        wallet.stop().await;
+        let ahead = send_ahead_of_its_turn(&node, deployment.chain_id).await;
+        assert_eq!(node.ask("eth_getTransactionReceipt", json!([ahead])).await, Value::Null);
+        let wallet = Wallet::start(node.chain(&deployment).await, key(1), policy());
+        for _ in 0..4 {
+            wallet.token().mint(wallet.address(), Amount(5)).await.unwrap();
+        }
+        assert_eq!(balance(&wallet).await, Amount(20));
+        let receipt = node.ask("eth_getTransactionReceipt", json!([ahead])).await;
+        assert_eq!(receipt["status"], "0x1", "its turn came after the second");
+        wallet.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_when_it_is_sent_something_holds_nothing_up() {
+    let node = Node::embedded().await;
+    let (deployment, deployer) = node.deployed().await;
+    deployer.stop().await;
+    let proxy = Proxy::of(&node).await;
+    let mut config = config(&[proxy.url(), node.url()], &deployment);
+    config.policy.deadline = Duration::from_millis(200);
+    let wallet = Wallet::start(Chain::connect(&config).await.unwrap(), key(1), policy());
+    proxy.does(|method, _| match method {
+        "eth_sendRawTransaction" | "eth_getTransactionReceipt" => Act::Hang,
+        _ => Act::Forward,
+    });
+    for sum in [5, 7] {
+        wallet.token().mint(wallet.address(), Amount(sum)).await.unwrap();
+    }
+    assert_eq!(balance(&wallet).await, Amount(12));
+    wallet.stop().await;
 }
 
 #[tokio::test]
