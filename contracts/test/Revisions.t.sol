@@ -109,6 +109,29 @@ contract RevisionsTest is Fixture {
         equal(market.free(pat), 170, "paid");
     }
 
+    /// Challenges fall on pay, so there are none; a question needs no pay.
+    function test_a_set_that_earns_nothing_misses_nothing_and_answers_questions() public {
+        IStorageMarket.Revision memory revision = revisionOf(id);
+        revision.ratePerEpoch = 0;
+        revise(revision);
+        vm.prank(anna);
+        market.ask(id);
+        nextEpoch();
+        market.advance(pat, 9);
+        moveAllOn();
+        vm.expectRevert(IStorageMarket.NothingToProve.selector);
+        market.challengesOf(pat);
+        vm.expectRevert(IStorageMarket.NothingToProve.selector);
+        market.prove(pat, new IStorageMarket.Proof[](3));
+        uint256 before = market.free(pat);
+        market.answer(id, answersOf(id));
+        equal(market.free(pat), before + 50, "the bond");
+        nextEpoch();
+        market.advance(pat, 9);
+        equal(setOf(pat).misses, 0, "nothing was missed");
+        equal(setOf(pat).epoch, market.currentEpoch(), "and it goes on");
+    }
+
     // --- what is passed over ------------------------------------------------------------------------------------------
 
     function skipped(IStorageMarket.Revision memory revision, IStorageMarket.Skip reason) private {
