@@ -259,10 +259,13 @@ pub(crate) enum Provider {
         /// The provider's folder, or KEY@HOST:PORT.
         target: String,
     },
-    /// Enter the registry of providers, with the stake that the configuration says; `run` does it as well.
+    /// Enter the registry of providers, with the stake that the configuration says, and name the operator's key; where the folder has the
+    /// wallet's own key `run` does it as well.
     Register {
         /// The provider's folder.
         dir: PathBuf,
+        #[command(flatten)]
+        wallet: ColdWallet,
     },
     /// Collect what was earned.
     Withdraw {
@@ -271,11 +274,15 @@ pub(crate) enum Provider {
         /// To whom; the provider's own wallet if nothing is said.
         #[arg(long)]
         to: Option<String>,
+        #[command(flatten)]
+        wallet: ColdWallet,
     },
     /// Leave in order: no new agreements, notice of those that run, and the stake when none is left.
     Exit {
         /// The provider's folder.
         dir: PathBuf,
+        #[command(flatten)]
+        wallet: ColdWallet,
     },
     /// Allow this home's datasets to be placed on a provider.
     Add {
@@ -289,6 +296,17 @@ pub(crate) enum Provider {
         /// The provider's key, or its first digits.
         key: String,
     },
+}
+
+/// The wallet that is paid, where the provider's folder has an operator's key only.
+#[derive(Debug, Args)]
+pub(crate) struct ColdWallet {
+    /// A file that only you read, with the secret key in hex of the wallet that is paid. It is not kept.
+    #[arg(long, value_name = "FILE", conflicts_with = "wallet_of_home")]
+    pub(crate) wallet_key: Option<PathBuf>,
+    /// This home's wallet is the one that is paid.
+    #[arg(long)]
+    pub(crate) wallet_of_home: bool,
 }
 
 /// `seedbank provider init`.
@@ -329,6 +347,12 @@ pub(crate) struct ProviderInit {
     /// Take the stake from a test token's own mint, on a local network.
     #[arg(long, requires = "directory")]
     pub(crate) faucet: bool,
+    /// Pay this wallet, whose key stays elsewhere: the folder gets an operator's key, which proves and signs and can't withdraw.
+    #[arg(long, value_name = "ADDRESS", requires = "directory", conflicts_with = "wallet_of_home")]
+    pub(crate) payee: Option<Address>,
+    /// Pay this home's wallet; the folder gets this home's operator key, and no other.
+    #[arg(long, requires = "directory")]
+    pub(crate) wallet_of_home: bool,
 }
 
 /// `seedbank steward`.

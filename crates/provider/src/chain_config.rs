@@ -13,8 +13,10 @@ pub struct ChainConfig {
     pub directory: Address,
     /// The chain's id, if only one is to be believed.
     pub chain_id: Option<u64>,
-    /// The file of the wallet's key, in the provider's folder.
+    /// The file of the key that sends and signs, in the provider's folder: the wallet's own, or an operator's.
     pub wallet: String,
+    /// The wallet that is paid, if its key is kept elsewhere.
+    pub payee: Option<Address>,
     /// Where clients find the provider, as the registry says it; the listening address if nothing else is said.
     pub public_address: Option<String>,
     /// What is staked at least; more is added at the start if there is less.
@@ -122,6 +124,7 @@ pub(crate) struct UncheckedChain {
     chain_id: Option<u64>,
     #[serde(default = "wallet_default")]
     wallet: String,
+    payee: Option<Address>,
     public_address: Option<String>,
     #[serde(default)]
     stake: Units,
@@ -142,6 +145,8 @@ pub(crate) struct UncheckedChain {
 
 /// The wallet's key in a provider's folder, unless the operator says otherwise.
 pub const WALLET_FILE: &str = "wallet.key";
+/// The operator's key in the folder of a provider whose wallet is kept elsewhere.
+pub const OPERATOR_FILE: &str = "operator.key";
 
 fn wallet_default() -> String {
     WALLET_FILE.to_owned()
@@ -195,6 +200,7 @@ impl UncheckedChain {
             directory: self.directory,
             chain_id: self.chain_id,
             wallet: self.wallet,
+            payee: self.payee,
             public_address: self.public_address,
             stake: Amount(self.stake.0),
             epochs_min: self.epochs_min,

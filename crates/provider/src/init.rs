@@ -1,13 +1,13 @@
 //! Preparing a provider's folder: identity, configuration, an empty store.
 
 use crate::byte_size::ByteSize;
-use crate::chain_config::WALLET_FILE;
+use crate::chain_config::{OPERATOR_FILE, WALLET_FILE};
 use crate::config::{
     CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, OPEN_QUOTA_DEFAULT, RESERVE_DEFAULT, Strangers,
 };
 use crate::identity_file;
-use crate::money::{WalletFileError, create_wallet};
-use seedbank_agreement::{Address, Amount};
+use crate::money::{WalletFileError, create_wallet, keep_wallet};
+use seedbank_agreement::{Address, Amount, WalletKey};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::Prices;
 use seedbank_store::{CreateError, LockError, RealDisk, Store, StoreId, make_folder};
@@ -24,7 +24,7 @@ pub const DATA_DIR: &str = "data";
 const CONFIG_UNFINISHED: &str = "provider.toml.new";
 
 /// What the operator says at the start; all of it can be changed in the file later.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct InitOptions {
     /// Where clients connect to; port 0 for any.
     pub listen: SocketAddr,
@@ -50,7 +50,7 @@ pub struct InitOptions {
 }
 
 /// Where a provider is paid.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct InitChain {
     /// JSON-RPC endpoints, in order of preference.
     pub rpc: Vec<String>,
@@ -60,6 +60,22 @@ pub struct InitChain {
     pub stake: Amount,
     /// Whether the stake may come from the token's own `mint`: test tokens of local networks only.
     pub faucet: bool,
+    /// Who holds the key of the wallet that is paid.
+    pub wallet: InitWallet,
+}
+
+/// Who holds the key of the wallet that is paid.
+#[derive(Debug, Clone)]
+pub enum InitWallet {
+    /// The folder: a new one is made.
+    Here,
+    /// Somebody else. The folder gets an operator's key, which proves and signs and can't withdraw.
+    Elsewhere {
+        /// Whose wallet is paid.
+        payee: Address,
+        /// The operator's key; a new one if none is given.
+        operator: Option<WalletKey>,
+    },
 }
 
 impl Default for InitOptions {
@@ -88,6 +104,8 @@ pub struct InitReport {
     pub dir: PathBuf,
     /// The wallet that it is paid with, if it is.
     pub wallet: Option<Address>,
+    /// The key that acts for that wallet, if it is another.
+    pub operator: Option<Address>,
 }
 
 /// Why a folder was not prepared.
@@ -148,12 +166,21 @@ pub fn init(dir: &Path, options: &InitOptions) -> Result<InitReport, InitError> 
     // Makes the identity's name durable, too, since it lies beside.
     let disk = RealDisk::create(&dir.join(DATA_DIR))?;
     Store::create(&disk, StoreId(key.public().0))?;
-    let wallet = options.chain.as_ref().map(|_| create_wallet(dir, WALLET_FILE)).transpose()?;
+    let (wallet, operator) = match options.chain.as_ref().map(|chain| &chain.wallet) {
+        None => (None, None),
+        Some(InitWallet::Here) => (Some(create_wallet(dir, WALLET_FILE)?), None),
+        Some(InitWallet::Elsewhere { payee, operator: None }) => {
+            (Some(*payee), Some(create_wallet(dir, OPERATOR_FILE)?))
+        }
+        Some(InitWallet::Elsewhere { payee, operator: Some(key) }) => {
+            (Some(*payee), Some(keep_wallet(dir, OPERATOR_FILE, key)?))
+        }
+    };
     let unfinished = dir.join(CONFIG_UNFINISHED);
     identity_file::create_private(&unfinished, text.as_bytes()).map_err(folder(&unfinished))?;
     std::fs::rename(&unfinished, &config_path).map_err(folder(&config_path))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(folder(dir))?;
-    Ok(InitReport { key: key.public(), dir: dir.to_owned(), wallet })
+    Ok(InitReport { key: key.public(), dir: dir.to_owned(), wallet, operator })
 }
 
 /// The configuration's text.
@@ -200,7 +227,7 @@ fn render(options: &InitOptions, key: &PublicKey) -> String {
         let rpc: Vec<String> = chain.rpc.iter().map(|url| quoted(url)).collect();
         write!(
             text,
-            "\n# Where it is paid, from the wallet in wallet.key. The stake is in the token's smallest units.\n[chain]\n\
+            "\n# Where it is paid, and with which key. The stake is in the token's smallest units.\n[chain]\n\
              rpc = [{rpc}]\ndirectory = \"{directory}\"\nstake = \"{stake}\"\nfaucet = {faucet}\n",
             rpc = rpc.join(", "),
             directory = chain.directory,
@@ -208,6 +235,10 @@ fn render(options: &InitOptions, key: &PublicKey) -> String {
             faucet = chain.faucet,
         )
         .expect("writing to a string can't fail");
+        if let InitWallet::Elsewhere { payee, .. } = &chain.wallet {
+            write!(text, "wallet = \"{OPERATOR_FILE}\"\npayee = \"{payee}\"\n")
+                .expect("writing to a string can't fail");
+        }
     }
     text
 }
@@ -240,6 +271,7 @@ mod tests {
                 directory: seedbank_agreement::Address([0xab; 20]),
                 stake: seedbank_agreement::Amount(u128::MAX),
                 faucet: true,
+                wallet: super::InitWallet::Here,
             }),
             strangers: Strangers::Welcome { quota: ByteSize(1 << 30) },
             clients: vec![(client, ByteSize(5))],

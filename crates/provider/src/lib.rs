@@ -28,17 +28,18 @@ mod tokens;
 mod upkeep;
 
 pub use byte_size::{ByteSize, ByteSizeError};
-pub use chain_config::{ChainConfig, CreditConfig, RedeemConfig, Units, WALLET_FILE};
+pub use chain_config::{ChainConfig, CreditConfig, OPERATOR_FILE, RedeemConfig, Units, WALLET_FILE};
 pub use config::{
     CONFIG_FILE, Config, ConfigError, LISTEN_DEFAULT, Limits, OPEN_QUOTA_DEFAULT, RESERVE_DEFAULT, Strangers,
 };
 pub use identity_file::{IDENTITY_FILE, IdentityError};
-pub use init::{DATA_DIR, InitChain, InitError, InitOptions, InitReport, init};
+pub use init::{DATA_DIR, InitChain, InitError, InitOptions, InitReport, InitWallet, init};
 pub use metrics::Counters;
 pub use money::{
-    AdminError, AgreementReport, BooksError, ChainError, EpochReport, Exit, Fate, LinkError, MoneyError,
-    MoneyReport, MoneyStanding, RedemptionReport, RegistryEntry, ReportError, UnitReport, VoucherReport,
-    WalletFileError, Withdrawn, create_wallet, exit, register, report, withdraw,
+    AdminError, AgreementReport, BooksError, ChainError, CostReport, EntryTrouble, EpochReport, Exit, Fate,
+    LinkError, MoneyError, MoneyReport, MoneyStanding, RedemptionReport, RegistryEntry, ReportError,
+    UnitReport, VoucherReport, WalletFileError, Wei, Withdrawn, create_wallet, exit, register, report,
+    withdraw,
 };
 pub use run::{RunError, RunOptions, Serving, run};
 pub use status::{Liveness, Mode, STATUS_FILE, Status, StatusError, StatusReport, StatusUsage, status};

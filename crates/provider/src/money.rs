@@ -14,40 +14,46 @@ mod connect;
 #[cfg(test)]
 mod costs;
 mod epochs;
+mod gas;
 mod health;
 mod keeper;
 mod prove;
 mod reading;
 mod redeem;
+mod reorganised;
 mod report;
 mod settle;
 mod terms;
+mod unwritten;
 mod wallet_file;
 
 pub use admin::{AdminError, Exit, RegistryEntry, Withdrawn, exit, register, withdraw};
 pub use books::{BooksError, Fate};
-pub use connect::{ChainError, LinkError};
+pub use connect::{ChainError, EntryTrouble, LinkError};
+pub use gas::Wei;
 pub use report::{
-    AgreementReport, EpochReport, MoneyReport, MoneyStanding, RedemptionReport, ReportError, UnitReport,
-    VoucherReport, report,
+    AgreementReport, CostReport, EpochReport, MoneyReport, MoneyStanding, RedemptionReport, ReportError,
+    UnitReport, VoucherReport, report,
 };
 pub use wallet_file::{WalletFileError, create_wallet};
 
 pub(crate) use health::{Health, MoneyHealth};
 pub(crate) use keeper::keep;
 pub(crate) use reading::Charged;
+pub(crate) use wallet_file::keep_wallet;
 
 use crate::chain_config::ChainConfig;
 use crate::money::books::Books;
+use crate::money::unwritten::Unwritten;
 use seedbank_agreement::credit::{Credit, CreditLimits};
 use seedbank_agreement::price::egress;
 use seedbank_agreement::{Address, AgreementId, Amount, FragmentSet, WalletKey};
+use seedbank_formats::Timestamp;
 use seedbank_formats::keys::SigningKey;
-use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::messages::{Prices, Problem, ProblemCode};
 use seedbank_settlement::Wallet;
 use seedbank_store::Store;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -88,15 +94,18 @@ pub(crate) struct Money {
     prices: Prices,
     /// What was quoted before the daemon began, and is honoured.
     quoted_before: Vec<books::Quoted>,
+    /// Sends and signs: the wallet's own key, or its operator's.
     key: WalletKey,
+    /// The wallet that is paid.
+    payee: Address,
     identity: Arc<SigningKey>,
     store: Arc<Store>,
     books: Mutex<Books>,
     /// Set once the chain was reached.
     link: OnceLock<Wallet>,
     credit: Mutex<Credit>,
-    /// Accounts that changed since they were last written down.
-    changed: Mutex<BTreeSet<PublicKey>>,
+    /// What was read since accounts were last written down.
+    unwritten: Mutex<Unwritten>,
     sets: Mutex<HashMap<(AgreementId, u32), Arc<FragmentSet>>>,
     /// Told when there is something for the keeper.
     wake: Notify,
@@ -115,11 +124,9 @@ impl Money {
         store: Arc<Store>,
     ) -> Result<Money, MoneyError> {
         let key = wallet_file::load(&dir.join(&config.wallet))?;
-        let books = Books::open(dir)?;
-        books.identify(&[
-            ("wallet", key.address().to_string()),
-            ("directory", config.directory.to_string()),
-        ])?;
+        let payee = config.payee.unwrap_or(key.address());
+        let mut books = Books::open(dir)?;
+        books.identify(&[("wallet", payee.to_string()), ("directory", config.directory.to_string())])?;
         let price = Amount(prices.retrieval_per_gib.0);
         let limit = |bytes| egress(bytes, price).map_err(|_| MoneyError::Credit);
         let limits = CreditLimits {
@@ -128,18 +135,23 @@ impl Money {
             total: limit(config.credit.total.0)?,
             keys_max: DEBTORS_MAX,
         };
+        let lost = books.charge_what_was_lost(crate::service::now())?;
+        if lost > Amount::ZERO {
+            tracing::warn!(%lost, "the provider was killed while it served on credit: so much is set aside");
+        }
         let credit = Credit::new(limits).with_accounts(books.accounts()?);
         Ok(Money {
             config: config.clone(),
             prices,
             quoted_before: books.quotes(crate::service::now())?,
             key,
+            payee,
             identity,
             store,
             books: Mutex::new(books),
             link: OnceLock::new(),
             credit: Mutex::new(credit),
-            changed: Mutex::default(),
+            unwritten: Mutex::new(Unwritten::of(limits.total)),
             sets: Mutex::default(),
             wake: Notify::new(),
             offers: watch::Sender::new(0),
@@ -149,7 +161,7 @@ impl Money {
 
     /// The wallet that is paid.
     pub(crate) fn address(&self) -> Address {
-        self.key.address()
+        self.payee
     }
 
     /// The chain, if it was reached.

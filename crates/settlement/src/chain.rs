@@ -128,6 +128,22 @@ impl Chain {
         Ok(Head { number: block.number, hash: block.hash.0, time, epoch: self.deployment.epoch_at(time) })
     }
 
+    /// The hash of the block at a height; None if the endpoint has none there. Another hash than before: the chain was reorganised.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn block_hash(&self, number: u64) -> Result<Option<[u8; 32]>, ReadError> {
+        let question = json!([format!("{number:#x}"), false]);
+        let block: Option<Block> = self.endpoints.ask("eth_getBlockByNumber", question).await?;
+        Ok(block.map(|block| block.hash.0))
+    }
+
+    /// Asks another endpoint first from now on: the one at this place of the configuration, then the others in their order. Whoever takes
+    /// turns with this depends on no single endpoint's word.
+    pub fn ask_first(&self, place: usize) {
+        self.endpoints.ask_first(place);
+    }
+
     /// How much of the chain's own coin an account has, in wei.
     ///
     /// # Errors

@@ -119,6 +119,8 @@ pub(crate) struct Endpoints {
 
 struct State {
     each: Vec<Health>,
+    /// The place of the endpoint that is asked first, as long as it is as good as the others.
+    first: usize,
     /// The highest block in which something of ours was seen: whoever doesn't know it has nothing to tell us.
     floor: u64,
     compared: Option<Instant>,
@@ -139,7 +141,7 @@ impl Endpoints {
         for &at in right {
             each[at].identity = Identity::Right;
         }
-        let health = Mutex::new(State { each, floor: 0, compared: None });
+        let health = Mutex::new(State { each, first: 0, floor: 0, compared: None });
         Self { all, expected, policy, health }
     }
 
@@ -151,6 +153,11 @@ impl Endpoints {
     pub(crate) fn saw_block(&self, number: u64) {
         let mut state = self.state();
         state.floor = state.floor.max(number);
+    }
+
+    /// Asks the endpoint at this place before those that are as good, from now on.
+    pub(crate) fn ask_first(&self, place: usize) {
+        self.state().first = place;
     }
 
     /// How each endpoint stands.
@@ -252,7 +259,7 @@ impl Endpoints {
 
     fn order(&self) -> Vec<usize> {
         let state = self.state();
-        health::order(&state.each, self.policy.lag_blocks_max, Instant::now())
+        health::order(&state.each, state.first, self.policy.lag_blocks_max, Instant::now())
     }
 
     fn failed(&self, at: usize, fault: &EndpointFault) {

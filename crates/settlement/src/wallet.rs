@@ -25,6 +25,8 @@ pub struct Mined {
     pub transaction: [u8; 32],
     /// Its block.
     pub block: u64,
+    /// That block's hash: if another block is there later, the transaction may be gone.
+    pub block_hash: [u8; 32],
     /// Gas that it took.
     pub gas_used: u64,
     /// Price of a unit of it, in wei; 0 where nodes don't say.

@@ -5,6 +5,8 @@
 //! own test, `tests/workspace`. Nothing here is part of a program: other crates list it under `dev-dependencies`.
 
 mod bytes;
+#[cfg(feature = "chain")]
+pub mod chain;
 mod compare;
 mod faulty_disk;
 mod foundry;

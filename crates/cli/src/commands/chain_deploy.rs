@@ -71,7 +71,7 @@ fn settings(options: &ChainDeploy) -> anyhow::Result<Settings> {
 }
 
 /// A secret key in hex, as wallets export it, in a file that only its owner reads.
-fn read_key(path: &Path) -> anyhow::Result<WalletKey> {
+pub(crate) fn read_key(path: &Path) -> anyhow::Result<WalletKey> {
     let shown = path.display();
     let file = std::fs::File::open(path).with_context(|| format!("can't read {shown}"))?;
     let mode = file.metadata().with_context(|| format!("can't look at {shown}"))?.permissions().mode();

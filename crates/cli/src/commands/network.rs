@@ -16,7 +16,7 @@ use seedbank_catalog::records::ProviderProfile;
 use seedbank_client::registry::Naming;
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Prices, TokenUnits};
-use seedbank_provider::{ByteSize, InitChain, InitOptions};
+use seedbank_provider::{ByteSize, InitChain, InitOptions, InitWallet};
 use seedbank_steward::open_books;
 use serde::Serialize;
 use std::fs::{DirBuilder, OpenOptions};
@@ -179,7 +179,13 @@ fn pay_on(app: &App, chain: &LocalChain) -> anyhow::Result<()> {
 
 /// How a provider is paid on `chain`, where tokens come from a faucet.
 fn earning_on(chain: &LocalChain) -> InitChain {
-    InitChain { rpc: vec![chain.url()], directory: chain.directory, stake: Amount(LOCAL_STAKE), faucet: true }
+    InitChain {
+        rpc: vec![chain.url()],
+        directory: chain.directory,
+        stake: Amount(LOCAL_STAKE),
+        faucet: true,
+        wallet: InitWallet::Here,
+    }
 }
 
 /// Tells a provider, whose folder was just prepared, what readers may owe it, and to want its money at once where weeks pass

@@ -22,9 +22,9 @@ pub(crate) async fn run(app: &App, command: Command) -> anyhow::Result<()> {
         Command::Init(options) => init(app, &options),
         Command::Run { dir, with_parent } => serve(app, &dir, with_parent).await,
         Command::Status { target } => status(app, &target).await,
-        Command::Register { dir } => money::register(app, &dir).await,
-        Command::Withdraw { dir, to } => money::withdraw(app, &dir, to.as_deref()).await,
-        Command::Exit { dir } => money::exit(app, &dir).await,
+        Command::Register { dir, wallet } => money::register(app, &dir, &wallet).await,
+        Command::Withdraw { dir, to, wallet } => money::withdraw(app, &dir, to.as_deref(), &wallet).await,
+        Command::Exit { dir, wallet } => money::exit(app, &dir, &wallet).await,
         Command::Add { address } => add(app, &address).await,
         Command::Ls => list(app),
         Command::Rm { key } => remove(app, &key),
@@ -38,6 +38,9 @@ struct Prepared {
     /// The wallet that is paid, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     wallet: Option<String>,
+    /// The key that acts for it, if that is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operator: Option<String>,
 }
 
 fn init(app: &App, options: &ProviderInit) -> anyhow::Result<()> {
@@ -56,16 +59,22 @@ fn init(app: &App, options: &ProviderInit) -> anyhow::Result<()> {
         operator: options.operator.clone(),
         prices,
         strangers,
-        chain: money::init_chain(options)?,
+        chain: money::init_chain(app, options)?,
         ..InitOptions::default()
     };
     let report = seedbank_provider::init(&options.dir, &init)?;
     let wallet = report.wallet.map(|wallet| wallet.to_string());
-    let prepared = Prepared { key: report.key, dir: report.dir, wallet };
+    let operator = report.operator.map(|operator| operator.to_string());
+    let prepared = Prepared { key: report.key, dir: report.dir, wallet, operator };
     app.output.data(&prepared, |prepared| {
-        let paid = match &prepared.wallet {
-            Some(wallet) => format!("it is paid as {wallet}: send it the stake and some coin for gas\n"),
-            None => String::new(),
+        let paid = match (&prepared.wallet, &prepared.operator) {
+            (Some(wallet), None) => format!("it is paid as {wallet}: send it the stake and some coin for gas\n"),
+            (Some(wallet), Some(operator)) => format!(
+                "it is paid as {wallet}, and sends as {operator}: send that some coin for gas, and the wallet the stake and a little coin\n\
+                 then name the operator with `seedbank provider register {} --wallet-key FILE` (or --wallet-of-home)\n",
+                prepared.dir.display()
+            ),
+            (None, _) => String::new(),
         };
         format!(
             "provider {} is prepared in {dir}\n{paid}edit {dir}/provider.toml, then start it with `seedbank provider run {dir}`",

@@ -1,6 +1,7 @@
 //! What an operator does by hand: register, collect what was earned, leave in order.
 //!
-//! A running daemon sends with the same key; both notice and take turns, so it need not be stopped.
+//! A running daemon sends with the same key; both notice and take turns, so it need not be stopped. Where the folder holds an
+//! operator's key only, the wallet's is given for the one command that needs it, and is kept nowhere.
 
 use crate::chain_config::ChainConfig;
 use crate::config::{Config, ConfigError};
@@ -34,6 +35,17 @@ pub enum AdminError {
     /// Restore the wallet.
     #[error(transparent)]
     Wallet(#[from] WalletFileError),
+    /// Give the wallet's key.
+    #[error("this needs the key of the wallet {0}, which is not in this folder")]
+    Cold(Address),
+    /// Give the right wallet's key, or correct `chain.payee`.
+    #[error("this is the key of {given}, and the provider is paid as {payee}")]
+    OtherWallet {
+        /// Whose key it is.
+        given: Address,
+        /// Whose it should be.
+        payee: Address,
+    },
     /// See there.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -62,6 +74,8 @@ impl From<SendError> for AdminError {
 pub struct RegistryEntry {
     /// Its wallet.
     pub wallet: Address,
+    /// Who may act for it: the wallet itself, unless its key is kept elsewhere.
+    pub operator: Address,
     /// Its dial key.
     pub key: PublicKey,
     /// What it has at stake, in token units.
@@ -93,23 +107,52 @@ pub struct Exit {
 struct Hands {
     config: ChainConfig,
     dir_config: Config,
+    /// Sends as whoever is paid.
     wallet: Wallet,
+    /// Sends as the operator, if that is another.
+    operator: Option<Wallet>,
 }
 
-async fn hands(dir: &Path) -> Result<Hands, AdminError> {
+impl Hands {
+    async fn rest(self) {
+        self.wallet.stop().await;
+        if let Some(operator) = self.operator {
+            operator.stop().await;
+        }
+    }
+}
+
+/// `cold`: the key of the wallet that is paid, where the folder does not have it.
+async fn hands(dir: &Path, cold: Option<WalletKey>) -> Result<Hands, AdminError> {
     let dir_config = Config::load(dir)?;
     let config = dir_config.chain.clone().ok_or(AdminError::NotPaid)?;
-    let key: WalletKey = wallet_file::load(&dir.join(&config.wallet))?;
+    let kept: WalletKey = wallet_file::load(&dir.join(&config.wallet))?;
+    let payee = config.payee.unwrap_or(kept.address());
+    let (key, operator) = match cold {
+        Some(given) if given.address() != payee => {
+            return Err(AdminError::OtherWallet { given: given.address(), payee });
+        }
+        Some(given) if given.address() == kept.address() => (given, None),
+        Some(given) => (given, Some(kept)),
+        None if kept.address() == payee => (kept, None),
+        None => return Err(AdminError::Cold(payee)),
+    };
     let wallet = connect::connect(&config, &key).await?;
-    Ok(Hands { config, dir_config, wallet })
+    let operator = match operator {
+        Some(key) => Some(connect::connect(&config, &key).await?),
+        None => None,
+    };
+    Ok(Hands { config, dir_config, wallet, operator })
 }
 
-/// Enters the provider in `dir` in the registry, with the stake that its configuration says. `provider run` does it as well.
+/// Enters the provider in `dir` in the registry, with the stake that its configuration says, and names its operator if it has one.
+/// `provider run` does it as well where the folder has the wallet's key.
 ///
 /// # Errors
 /// [`AdminError`].
-pub async fn register(dir: &Path) -> Result<RegistryEntry, AdminError> {
-    let Hands { config, dir_config, wallet } = hands(dir).await?;
+pub async fn register(dir: &Path, cold: Option<WalletKey>) -> Result<RegistryEntry, AdminError> {
+    let hands = hands(dir, cold).await?;
+    let Hands { config, dir_config, wallet, operator } = &hands;
     let identity = identity_file::load(dir)?;
     if config.public_address.is_none() && dir_config.listen.port() == 0 {
         return Err(AdminError::NoPort);
@@ -120,30 +163,42 @@ pub async fn register(dir: &Path) -> Result<RegistryEntry, AdminError> {
         region: dir_config.region.clone(),
     };
     let profile = connect::profile(&entry, &dir_config.prices);
-    let _done = connect::register(&wallet, &identity, &profile, &config).await?;
+    let named = operator.as_ref().map(Wallet::address);
+    connect::register(wallet, &identity, &profile, config, named, &mut Vec::new()).await?;
     let found = wallet.chain().registry().get(wallet.address()).await?;
     let (stake, leaving) = found.map_or((Amount::ZERO, false), |entry| (entry.stake, entry.leaving));
-    wallet.stop().await;
-    Ok(RegistryEntry { wallet: wallet.address(), key: identity.public(), stake, leaving })
+    let wallet = wallet.address();
+    hands.rest().await;
+    Ok(RegistryEntry { wallet, operator: named.unwrap_or(wallet), key: identity.public(), stake, leaving })
 }
 
 /// Sends everything that was earned, and what else is free, to `to`; to the wallet itself if nothing is said.
 ///
 /// # Errors
 /// [`AdminError`].
-pub async fn withdraw(dir: &Path, to: Option<Address>) -> Result<Withdrawn, AdminError> {
-    let Hands { wallet, .. } = hands(dir).await?;
+pub async fn withdraw(
+    dir: &Path,
+    to: Option<Address>,
+    cold: Option<WalletKey>,
+) -> Result<Withdrawn, AdminError> {
+    let hands = hands(dir, cold).await?;
+    let Hands { wallet, operator, .. } = &hands;
     let own = wallet.address();
     let to = to.unwrap_or(own);
-    let (from_market, from_channels) =
-        tokio::try_join!(wallet.chain().market().free(own), wallet.chain().channels().earned(own))?;
-    if from_market > Amount::ZERO {
-        wallet.market().withdraw(from_market, to).await?;
+    let from_channels = wallet.chain().channels().earned(own).await?;
+    let mut from_market = Amount::ZERO;
+    // A bounty is whose transaction it was.
+    for wallet in std::iter::once(wallet).chain(operator) {
+        let free = wallet.chain().market().free(wallet.address()).await?;
+        if free > Amount::ZERO {
+            wallet.market().withdraw(free, to).await?;
+            from_market = from_market.checked_add(free).unwrap_or(Amount::MAX);
+        }
     }
     if from_channels > Amount::ZERO {
         wallet.channels().withdraw(to).await?;
     }
-    wallet.stop().await;
+    hands.rest().await;
     Ok(Withdrawn { to, from_market, from_channels })
 }
 
@@ -152,8 +207,9 @@ pub async fn withdraw(dir: &Path, to: Option<Address>) -> Result<Withdrawn, Admi
 ///
 /// # Errors
 /// [`AdminError`].
-pub async fn exit(dir: &Path) -> Result<Exit, AdminError> {
-    let Hands { wallet, .. } = hands(dir).await?;
+pub async fn exit(dir: &Path, cold: Option<WalletKey>) -> Result<Exit, AdminError> {
+    let hands = hands(dir, cold).await?;
+    let wallet = &hands.wallet;
     let (chain, own) = (wallet.chain().clone(), wallet.address());
     if chain.registry().get(own).await?.is_some_and(|entry| !entry.leaving) {
         wallet.registry().leave().await?;
@@ -179,6 +235,6 @@ pub async fn exit(dir: &Path) -> Result<Exit, AdminError> {
             stake_freed = stake;
         }
     }
-    wallet.stop().await;
+    hands.rest().await;
     Ok(Exit { running, stake_freed })
 }

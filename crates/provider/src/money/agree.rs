@@ -135,12 +135,12 @@ impl Money {
             self.rules(wallet),
         )?;
         let (agreement, free, stake, entry) = tokio::try_join!(
-            chain.market().agreement_of(client, wallet.address()),
+            chain.market().agreement_of(client, self.payee),
             chain.market().free(client),
-            stake(wallet),
-            chain.registry().get(wallet.address()),
+            stake(wallet, self.payee),
+            chain.registry().get(self.payee),
         )?;
-        let dead = chain.market().get_set(wallet.address()).await?.is_some_and(|set| set.dead_at.is_some());
+        let dead = chain.market().get_set(self.payee).await?.is_some_and(|set| set.dead_at.is_some());
         let takes_agreements = !dead && entry.is_some_and(|entry| !entry.leaving);
         let facts = OpenFacts { signer, agreement, free, stake, takes_agreements };
         let rent = check_proposal(&request.proposal.message, &set, &facts, &rules)?;
@@ -177,11 +177,12 @@ impl Money {
             Ok((books.agreement_of_proposal(&digest)?, books.proposal_outcome(&digest)?))
         });
         Ok(match found.await? {
+            // The chain lost it, and it is on its way there again.
+            (_, Some(None)) => Some(ProposalAnswer::Pending { retry_after_s: ACTIVATION_RETRY_S }),
             (Some(row), _) if row.key == peer => {
                 Some(ProposalAnswer::Accepted { agreement: row.id, transaction: row.opened })
             }
             (Some(_), _) => return Err(refuse(RefusalReason::WrongParty, "another key made this offer")),
-            (None, Some(None)) => Some(ProposalAnswer::Pending { retry_after_s: ACTIVATION_RETRY_S }),
             (None, Some(Some(_)) | None) => None,
         })
     }
@@ -190,11 +191,7 @@ impl Money {
     fn take_offer(&self, pending: &PendingProposal) -> Result<(), Stop> {
         let books = self.books();
         let message = &pending.request.proposal.message;
-        let under_way = books.proposals()?;
-        let other = under_way.iter().any(|other| {
-            other.request.proposal.message.client == message.client && other.digest != pending.digest
-        });
-        if other {
+        if books.has_other_proposal(message.client, &pending.digest)? {
             return Err(refuse(RefusalReason::Exists, "another offer of this client is under way"));
         }
         if let Some(bound) = books.wallet_of(&pending.key)?
@@ -401,7 +398,7 @@ impl Money {
         let quoted = self.blocking(|money| money.books().quotes(now())).await?;
         rents.extend(quoted.into_iter().map(|quoted| quoted.rent));
         Ok(Rules {
-            provider: wallet.address(),
+            provider: self.payee,
             epoch: head.epoch.ok_or_else(before)?,
             now: head.time,
             epoch_seconds: parameters.epoch_seconds,
@@ -469,24 +466,21 @@ fn terms_of(revision: &Revision) -> Terms {
     }
 }
 
-async fn stake(wallet: &Wallet) -> Result<Stake, ReadError> {
+async fn stake(wallet: &Wallet, own: Address) -> Result<Stake, ReadError> {
     let chain = wallet.chain();
-    let (stake, set) = tokio::try_join!(
-        chain.registry().stake_of(wallet.address()),
-        chain.market().get_set(wallet.address())
-    )?;
+    let (stake, set) = tokio::try_join!(chain.registry().stake_of(own), chain.market().get_set(own))?;
     Ok(Stake { stake, rate_max: set.map_or(Amount::ZERO, |set| set.rate_max) })
 }
 
 /// What the chain says of an agreement in this epoch.
 async fn standing(wallet: &Wallet, id: AgreementId, signer: Signer, rules: &Rules) -> Result<Standing, Stop> {
-    let (chain, own) = (wallet.chain(), wallet.address());
+    let (chain, own) = (wallet.chain(), rules.provider);
     let (agreement, set, standing, outcome, stake) = tokio::try_join!(
         chain.market().get_agreement(id),
         chain.market().get_set(own),
         chain.market().standing(id),
         chain.market().outcome(own, rules.epoch),
-        stake(wallet),
+        stake(wallet, own),
     )?;
     let closed = || refuse(RefusalReason::WrongParty, "the agreement is closed");
     let (agreement, set) = (agreement.ok_or_else(closed)?, set.ok_or_else(closed)?);

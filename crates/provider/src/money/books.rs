@@ -7,11 +7,13 @@
 //! the one that was posted and the one that was agreed last are all there without copies.
 
 mod agreements;
+mod costs;
 mod earnings;
 mod reading;
 
 pub(crate) use agreements::{AgreementRow, PendingProposal, State, Terms};
 pub use earnings::Fate;
+pub(crate) use earnings::LedgerRow;
 pub(crate) use reading::RedemptionRow;
 
 use rusqlite::types::Type;
@@ -24,7 +26,9 @@ use std::time::Duration;
 /// The database's file name in a provider's folder.
 pub(crate) const BOOKS_FILE: &str = "money.db";
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+/// Before costs were kept.
+const WITHOUT_COSTS: i64 = 1;
 
 /// Somebody who looks (`provider status`) holds a lock for milliseconds.
 const BUSY: Duration = Duration::from_secs(10);
@@ -76,6 +80,13 @@ CREATE TABLE accounts (
 ) STRICT, WITHOUT ROWID;
 ";
 
+const COSTS: &str = "
+CREATE TABLE costs (
+    epoch INTEGER NOT NULL, work TEXT NOT NULL, transactions INTEGER NOT NULL, gas INTEGER NOT NULL, wei TEXT NOT NULL,
+    PRIMARY KEY (epoch, work)
+) STRICT, WITHOUT ROWID;
+";
+
 /// Why the books can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BooksError {
@@ -117,17 +128,8 @@ impl Books {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let mut books = Books { connection };
-        match books.version()? {
-            0 => {
-                let transaction = books.connection.transaction()?;
-                transaction.execute_batch(SCHEMA)?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-                transaction.commit()?;
-                Ok(books)
-            }
-            SCHEMA_VERSION => Ok(books),
-            found => Err(BooksError::Schema { path, found }),
-        }
+        books.upgrade(path)?;
+        Ok(books)
     }
 
     /// Opens them to look, beside a daemon that writes; `None` if there are none.
@@ -139,12 +141,29 @@ impl Books {
         // Not read-only: the first look after a crash replays the log.
         let connection = Connection::open(&path)?;
         connection.busy_timeout(BUSY)?;
-        let books = Books { connection };
-        match books.version()? {
-            0 => Ok(None),
-            SCHEMA_VERSION => Ok(Some(books)),
-            found => Err(BooksError::Schema { path, found }),
+        let mut books = Books { connection };
+        if books.version()? == 0 {
+            return Ok(None);
         }
+        books.upgrade(path)?;
+        Ok(Some(books))
+    }
+
+    /// Makes the tables that are missing.
+    fn upgrade(&mut self, path: PathBuf) -> Result<(), BooksError> {
+        let missing: &[&str] = match self.version()? {
+            0 => &[SCHEMA, COSTS],
+            WITHOUT_COSTS => &[COSTS],
+            SCHEMA_VERSION => return Ok(()),
+            found => return Err(BooksError::Schema { path, found }),
+        };
+        let transaction = self.connection.transaction()?;
+        for tables in missing {
+            transaction.execute_batch(tables)?;
+        }
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.commit()?;
+        Ok(())
     }
 
     fn version(&self) -> rusqlite::Result<i64> {

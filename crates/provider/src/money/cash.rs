@@ -24,7 +24,37 @@ pub(crate) enum CashError {
 
 const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
 
+/// What was cashed longer ago than this stays cashed: no chain takes back a day.
+const FINAL_AFTER_S: u64 = 86_400;
+
 impl Money {
+    /// Looks at vouchers again that were cashed lately: what the chain has not paid after all waits again.
+    pub(crate) async fn recheck_cashed(self: &Arc<Money>, wallet: &Wallet) -> Result<(), CashError> {
+        let lanes = self.blocking(|money| money.books().lanes()).await?;
+        let young = Timestamp(now().0.saturating_sub(FINAL_AFTER_S));
+        for (payer, signer, lane, since) in lanes {
+            let Some(voucher) = lane.newest().cloned() else { continue };
+            let is_cashed = voucher.message.cumulative <= lane.cover().redeemed;
+            if !is_cashed || since < young {
+                continue;
+            }
+            let cover = cover(wallet, &voucher.message).await.map_err(ChainError::from)?;
+            if cover.redeemed >= lane.cover().redeemed {
+                continue;
+            }
+            let vanished = self.blocking(move |money| -> Result<Amount, BooksError> {
+                let mut books = money.books();
+                // A newer voucher may have come in the meantime.
+                let Some((mut lane, since)) = books.lane(payer, signer)? else { return Ok(Amount::ZERO) };
+                lane.set_cover(cover);
+                books.take_back_redemptions((payer, signer), &lane, since)
+            });
+            let vanished = vanished.await?;
+            tracing::warn!(%payer, %signer, %vanished, "the chain has not cashed a voucher after all: it waits again");
+        }
+        Ok(())
+    }
+
     /// Cashes what it pays to cash at this price of gas. Gives the transaction.
     pub(crate) async fn cash(
         self: &Arc<Money>,

@@ -95,19 +95,29 @@ fn proof_costs_the_same_however_much_is_stored() {
     }
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn paid_reads_cost_the_provider_next_to_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    create_wallet(dir.path(), "wallet.key").unwrap();
+/// The money side of a provider in a folder, which is prepared if it is empty.
+pub(super) fn opened(dir: &Path) -> Money {
+    let data = dir.join("data");
+    if !data.exists() {
+        create_wallet(dir, "wallet.key").unwrap();
+        let _made = store(&data);
+    }
     let text = "operator = \"a\"\nregion = \"b\"\ncapacity = \"1GB\"\n[chain]\nrpc = [\"http://127.0.0.1:1\"]\n\
                 directory = \"0x00000000000000000000000000000000000000ab\"\n";
-    let config: ChainConfig = Config::parse(text, dir.path()).unwrap().chain.unwrap();
+    let config: ChainConfig = Config::parse(text, dir).unwrap().chain.unwrap();
     let prices =
         Prices { storage_per_gib_month: TokenUnits(1), retrieval_per_gib: TokenUnits(1_000_000_000_000_000) };
     let identity = Arc::new(SigningKey::from_seed([3; 32]));
-    let store = store(&dir.path().join("data"));
-    let money = Arc::new(Money::open(dir.path(), &config, prices, identity, store).unwrap());
+    let disk = RealDisk::lock(&data).unwrap();
+    let store = Store::open(Arc::new(disk), StoreConfig::new(StoreId([1; 32]), 8 << 30)).unwrap();
+    Money::open(dir, &config, prices, identity, Arc::new(store)).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn paid_reads_cost_the_provider_next_to_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let money = Arc::new(opened(dir.path()));
     let (key, signer) = (PublicKey([9; 32]), WalletKey::from_secret(&[4; 32]).unwrap());
     let channels = Domain { chain_id: 199, contract: Address([5; 20]) };
     let payer = signer.address();
@@ -128,7 +138,7 @@ fn paid_reads_cost_the_provider_next_to_nothing() {
             let network = seedbank_agreement::credit::Network::of(remote);
             money.keep_voucher(key, network, request, cover, &channels).unwrap();
         }
-        assert!(money.charge(key, remote, MIB).unwrap().is_some());
+        assert!(money.charge(key, remote, MIB).await.unwrap().is_some());
     }
     let used = cpu_seconds() - began;
     println!(

@@ -55,6 +55,37 @@ pub(crate) fn posts_now(elapsed: Elapsed, posted_in_epoch: bool, gas: Gas) -> bo
     }
 }
 
+/// Which endpoint a round asks first. Usually the one that the operator prefers; now and then, and after failures, each other one: so an
+/// endpoint that alone tells lies about the chain's state can't keep a provider from proving.
+pub(crate) fn asked_first(round: u64, failures: u32, endpoints: usize) -> usize {
+    const EVERY: u64 = 8;
+    let others = endpoints.saturating_sub(1);
+    let place = |number: u64, of: usize| {
+        let of = u64::try_from(of).unwrap_or(u64::MAX);
+        usize::try_from(number.checked_rem(of).unwrap_or(0)).unwrap_or(0)
+    };
+    if failures > 0 {
+        place(failures.into(), endpoints)
+    } else if others > 0 && round % EVERY == EVERY - 1 {
+        1 + place(round / EVERY, others)
+    } else {
+        0
+    }
+}
+
+/// By how many seconds the chain's newest block is older than it should be, if that is so much that the chain stands still, the endpoint
+/// shows old blocks, or a clock is wrong.
+pub(crate) fn stands_still(block: Timestamp, now: Timestamp, epoch_seconds: u32) -> Option<u64> {
+    const ALLOWED_MIN: u64 = 300;
+    let late = now.0.saturating_sub(block.0);
+    (late > ALLOWED_MIN.max(u64::from(epoch_seconds) / 16)).then_some(late)
+}
+
+/// How long a transaction may wait in one round: short enough that half of an epoch is noticed when it is over.
+pub(crate) fn patience(epoch_seconds: u32) -> Duration {
+    (Duration::from_secs(u64::from(epoch_seconds)) / 16).max(Duration::from_secs(5))
+}
+
 /// How long to wait before the chain is looked at again.
 pub(crate) fn pause(epoch_seconds: u32) -> Duration {
     const SHORTEST: Duration = Duration::from_millis(200);
@@ -71,7 +102,7 @@ pub(crate) fn pause_after(failures: u32, epoch_seconds: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{Elapsed, Gas, Urgency, pause, pause_after, posts_now, urgency};
+    use super::{Elapsed, Gas, Urgency, asked_first, pause, pause_after, posts_now, stands_still, urgency};
     use seedbank_agreement::{Epoch, EpochClock};
     use seedbank_formats::Timestamp;
     use std::time::Duration;
@@ -102,6 +133,27 @@ mod tests {
         assert!(posts_now(at(day * 5 / 8), false, Gas::Costs), "before the steward looks");
         assert!(!posts_now(at(day * 3 / 4), true, Gas::Costs));
         assert!(posts_now(at(day * 15 / 16), true, Gas::Costs), "what came late");
+    }
+
+    #[test]
+    fn every_endpoint_is_asked_first_now_and_then_and_at_once_after_a_failure() {
+        let rounds =
+            |endpoints| -> Vec<usize> { (0..24).map(|round| asked_first(round, 0, endpoints)).collect() };
+        assert_eq!(rounds(1), [0; 24]);
+        let of_three = rounds(3);
+        assert_eq!(of_three.iter().filter(|place| **place == 0).count(), 21);
+        assert!(of_three.contains(&1) && of_three.contains(&2));
+        assert_eq!((1..5).map(|failures| asked_first(3, failures, 2)).collect::<Vec<_>>(), [1, 0, 1, 0]);
+        assert_eq!(asked_first(3, 1, 0), 0);
+    }
+
+    #[test]
+    fn old_newest_block_is_noticed_and_a_pause_between_blocks_is_not() {
+        let (block, five) = (Timestamp(1_000), 300);
+        assert_eq!(stands_still(block, Timestamp(1_000 + five), 150), None);
+        assert_eq!(stands_still(block, Timestamp(1_001 + five), 150), Some(301));
+        assert_eq!(stands_still(block, Timestamp(1_000 + 5_400), DAY), None);
+        assert_eq!(stands_still(block, Timestamp(500), DAY), None, "the chain may be ahead");
     }
 
     #[test]

@@ -19,6 +19,9 @@ struct Troubles {
     proof: Option<(Urgency, String)>,
     dead: Option<String>,
     work: Option<String>,
+    entry: Option<String>,
+    age: Option<String>,
+    coin: Option<String>,
 }
 
 /// Keeps it.
@@ -56,6 +59,29 @@ impl MoneyHealth {
         self.lock().work = trouble;
     }
 
+    /// The registry does not say what was configured, or does again. True if that is news.
+    pub(crate) fn entry(&self, trouble: Option<String>) -> bool {
+        let mut troubles = self.lock();
+        let news = troubles.entry != trouble;
+        troubles.entry = trouble;
+        news
+    }
+
+    /// Whether the registry does not say what was configured.
+    pub(crate) fn has_entry_trouble(&self) -> bool {
+        self.lock().entry.is_some()
+    }
+
+    /// The chain's newest block is old, or is new again.
+    pub(crate) fn age(&self, trouble: Option<String>) {
+        self.lock().age = trouble;
+    }
+
+    /// There is little coin left for gas, or enough again.
+    pub(crate) fn coin(&self, trouble: Option<String>) {
+        self.lock().coin = trouble;
+    }
+
     /// What is the matter, if anything is.
     pub(crate) fn trouble(&self) -> Option<String> {
         match self.now() {
@@ -75,7 +101,8 @@ impl MoneyHealth {
             Some((Urgency::Warning, why)) => return Health::Degraded(why.clone()),
             Some((Urgency::None, _)) | None => {}
         }
-        match troubles.chain.as_ref().or(troubles.work.as_ref()) {
+        let Troubles { chain, work, entry, age, coin, proof: _, dead: _ } = &*troubles;
+        match [chain, work, entry, age, coin].into_iter().flatten().next() {
             Some(why) => Health::Degraded(why.clone()),
             None => Health::Well,
         }
@@ -99,7 +126,13 @@ mod tests {
         assert!(health.proof(late(Urgency::Alarm)));
         assert_eq!(health.now(), Health::Failing("late".to_owned()));
         assert!(health.proof(None));
+        health.coin(Some("little coin".to_owned()));
+        assert!(health.entry(Some("no entry".to_owned())));
         health.chain(None);
+        assert_eq!(health.now(), Health::Degraded("no entry".to_owned()));
+        assert!(health.has_entry_trouble() && health.entry(None));
+        assert_eq!(health.now(), Health::Degraded("little coin".to_owned()));
+        health.coin(None);
         assert_eq!(health.now(), Health::Well);
     }
 }

@@ -1,6 +1,7 @@
 //! Reads that are counted, and vouchers that pay for them.
 
 use crate::money::books::{BooksError, Quoted};
+use crate::money::unwritten::Unwritten;
 use crate::money::{Money, books_failed, no_chain};
 use crate::service::now;
 use seedbank_agreement::credit::{Account, Network};
@@ -14,7 +15,7 @@ use seedbank_protocol::payment::{
 };
 use seedbank_settlement::{ReadError, Wallet};
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// A read that was counted. What is not sent after all is given back.
 #[derive(Clone)]
@@ -33,7 +34,7 @@ impl Charged {
         let unsent = cost(self.bytes).saturating_sub(cost(bytes));
         if unsent > Amount::ZERO {
             self.money.credit().pay(self.key, self.network, unsent, now());
-            self.money.note_changed(self.key);
+            self.money.unwritten().note(self.key);
         }
     }
 }
@@ -48,7 +49,7 @@ impl Money {
     }
 
     /// Counts a read before it is answered, if the key may have it. `None` where reads are free.
-    pub(crate) fn charge(
+    pub(crate) async fn charge(
         self: &Arc<Money>,
         key: PublicKey,
         remote: IpAddr,
@@ -64,7 +65,11 @@ impl Money {
         let charged = self.credit().charge(key, network, cost, now());
         match charged {
             Ok(()) => {
-                self.note_changed(key);
+                let fits = self.unwritten().count(key, cost);
+                if !fits {
+                    let written = self.blocking(|money| money.keep_accounts()).await;
+                    written.map_err(|error| books_failed(&error))?;
+                }
                 Ok(Some(Charged { money: Arc::clone(self), key, network, bytes, price }))
             }
             Err(required) => {
@@ -155,8 +160,8 @@ impl Money {
         Standing { owed: credit.owed(key), prepaid, credit_bytes: bytes_for(on_credit, price) }
     }
 
-    fn note_changed(&self, key: PublicKey) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes down accounts that changed, and writes off what nobody will pay.
@@ -171,18 +176,27 @@ impl Money {
         if !late.is_empty() {
             let lost = self.credit().write_off(before);
             tracing::info!(%lost, "debts written off");
-            late.into_iter().for_each(|key| self.note_changed(key));
+            late.into_iter().for_each(|key| self.unwritten().note(key));
         }
-        let changed = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner));
+        // One writer at a time: what was noted first is written first.
+        let mut books = self.books();
+        let Some(batch) = self.unwritten().take() else { return Ok(()) };
         let accounts: Vec<(PublicKey, Option<Account>)> = {
             let credit = self.credit();
-            changed.iter().map(|key| (*key, credit.account(key).copied())).collect()
+            batch.changed.iter().map(|key| (*key, credit.account(key).copied())).collect()
         };
-        let kept = self.books().keep_accounts(&accounts);
-        if kept.is_err() {
-            changed.into_iter().for_each(|key| self.note_changed(key));
+        let kept = books.keep_accounts(&accounts, batch.may_miss);
+        match &kept {
+            Ok(()) => self.unwritten().written(&batch),
+            Err(_) => self.unwritten().failed(batch),
         }
         kept
+    }
+
+    /// Writes down accounts for the last time: nothing is read any more.
+    pub(crate) fn close_accounts(&self) -> Result<(), BooksError> {
+        self.keep_accounts()?;
+        self.keep_accounts()
     }
 
     /// All that readers owe.
@@ -217,5 +231,39 @@ fn refusal(reason: VoucherReason, message: &str, lane: Option<&Lane>) -> Voucher
         message: message.to_owned(),
         cumulative: lane.map_or(Amount::ZERO, |lane| lane.promised().max(lane.cover().redeemed)),
         covered: lane.map_or(Amount::ZERO, |lane| lane.cover().covered_up_to()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::money::costs::opened;
+    use seedbank_agreement::Amount;
+    use seedbank_formats::PublicKey;
+    use std::sync::Arc;
+
+    const MIB: u64 = 1 << 20;
+
+    #[tokio::test]
+    async fn what_a_kill_forgets_of_readers_accounts_is_set_aside_and_an_end_in_order_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let remote = "192.0.2.7".parse().unwrap();
+        let mut served = Amount::ZERO;
+        for (round, ends_in_order) in [false, true, false, false, true].into_iter().enumerate() {
+            let money = Arc::new(opened(dir.path()));
+            assert!(money.owed_in_all() >= served, "a kill gave credit back");
+            let before = money.owed_in_all();
+            for _ in 0..20 {
+                let key = PublicKey([u8::try_from(round).unwrap() + 1; 32]);
+                assert!(money.charge(key, remote, MIB).await.unwrap().is_some());
+            }
+            let counted = money.owed_in_all().saturating_sub(before);
+            served = served.checked_add(counted).unwrap();
+            if ends_in_order {
+                let owed = money.owed_in_all();
+                money.close_accounts().unwrap();
+                drop(money);
+                assert_eq!(opened(dir.path()).owed_in_all(), owed);
+            }
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Every unit that was earned, with its evidence, and every unit that was lost, with the reason: from the books, whether the
 //! daemon runs or not.
 
-use crate::money::books::{Books, BooksError, Fate, State};
+use crate::money::books::{Books, BooksError, Fate, LedgerRow, State};
+use crate::money::gas::Wei;
 use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Signed, Voucher};
 use seedbank_formats::Timestamp;
 use seedbank_protocol::payment::TransactionHash;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Why there is no report.
@@ -43,8 +45,27 @@ pub struct MoneyStanding {
     pub token: String,
     /// Digits behind the point of one token.
     pub token_decimals: u8,
+    /// The key that sends: the wallet's own, or its operator's.
+    pub sender: Address,
+    /// What it has for gas.
+    pub coin: Wei,
+    /// What a unit of gas cost last; 0 where gas is free, or before the first transaction.
+    pub gas_price: Wei,
     /// What is the matter.
     pub trouble: Option<String>,
+}
+
+/// What one kind of work cost in gas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostReport {
+    /// `register`, `open` agreements, `advance` epochs, `prove`, `answer` questions, `post` revisions, `cash` vouchers.
+    pub work: String,
+    /// How many transactions.
+    pub transactions: u64,
+    /// Gas that they took.
+    pub gas: u64,
+    /// What that cost.
+    pub wei: Wei,
 }
 
 /// The whole money side.
@@ -62,6 +83,8 @@ pub struct MoneyReport {
     pub redemptions: Vec<RedemptionReport>,
     /// Vouchers that wait to be cashed.
     pub vouchers: Vec<VoucherReport>,
+    /// What all of it cost.
+    pub costs: Vec<CostReport>,
 }
 
 /// One agreement.
@@ -139,6 +162,13 @@ pub struct VoucherReport {
     pub voucher: Signed<Voucher>,
 }
 
+/// What an agreement brought, and what it would have.
+#[derive(Default)]
+struct Sums {
+    earned: Amount,
+    lost: Amount,
+}
+
 /// The money side of the provider in `dir`; `None` for one that was never paid.
 ///
 /// # Errors
@@ -146,13 +176,18 @@ pub struct VoucherReport {
 pub fn report(dir: &Path) -> Result<Option<MoneyReport>, ReportError> {
     let Some(books) = Books::look(dir)? else { return Ok(None) };
     let ledger = books.ledger()?;
+    let mut sums: BTreeMap<AgreementId, Sums> = BTreeMap::new();
+    let mut units: BTreeMap<Epoch, Vec<UnitReport>> = BTreeMap::new();
+    for LedgerRow { agreement, epoch, fate, amount } in ledger {
+        let sums = sums.entry(agreement).or_default();
+        let sum = if fate == Fate::Earned { &mut sums.earned } else { &mut sums.lost };
+        *sum = sum.checked_add(amount).unwrap_or(Amount::MAX);
+        units.entry(epoch).or_default().push(UnitReport { agreement, amount });
+    }
     let mut agreements = Vec::new();
     for row in books.agreements()? {
         let terms = books.terms(row.id, row.sequence)?;
-        let sum = |wanted: fn(Fate) -> bool| {
-            let rows = ledger.iter().filter(|unit| unit.agreement == row.id && wanted(unit.fate));
-            rows.map(|unit| unit.amount).sum()
-        };
+        let sums = sums.remove(&row.id).unwrap_or_default();
         agreements.push(AgreementReport {
             agreement: row.id,
             client: row.client,
@@ -164,16 +199,12 @@ pub fn report(dir: &Path) -> Result<Option<MoneyReport>, ReportError> {
             sequence: row.sequence,
             bytes: terms.map_or(0, |terms| terms.size),
             rate: terms.map_or(Amount::ZERO, |terms| terms.rate.into()),
-            earned: sum(|fate| fate == Fate::Earned),
-            lost: sum(|fate| fate != Fate::Earned),
+            earned: sums.earned,
+            lost: sums.lost,
         });
     }
     let epochs = books.epochs()?.into_iter().map(|row| {
-        let units: Vec<UnitReport> = ledger
-            .iter()
-            .filter(|unit| unit.epoch == row.epoch)
-            .map(|unit| UnitReport { agreement: unit.agreement, amount: unit.amount })
-            .collect();
+        let units = units.remove(&row.epoch).unwrap_or_default();
         let reason = match row.fate {
             Some(Fate::Earned) => None,
             Some(Fate::Missed) => Some(row.trouble.unwrap_or_else(|| {
@@ -211,6 +242,13 @@ pub fn report(dir: &Path) -> Result<Option<MoneyReport>, ReportError> {
             vouchers.push(VoucherReport { since, due, voucher: voucher.clone() });
         }
     }
+    let costs = books.costs()?.into_iter().map(|row| CostReport {
+        work: row.work,
+        transactions: row.transactions,
+        gas: row.gas,
+        wei: row.wei,
+    });
+    let costs = costs.collect();
     let standing = books.meta("standing")?.and_then(|text| serde_json::from_str(&text).ok());
     Ok(Some(MoneyReport {
         wallet: books.meta("wallet")?,
@@ -219,5 +257,6 @@ pub fn report(dir: &Path) -> Result<Option<MoneyReport>, ReportError> {
         epochs,
         redemptions,
         vouchers,
+        costs,
     }))
 }

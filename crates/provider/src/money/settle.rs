@@ -1,7 +1,7 @@
 //! The keeper's side of the books: what became of epochs, and what the chain says of agreements.
 
 use crate::money::Money;
-use crate::money::books::{AgreementRow, BooksError, Fate, State};
+use crate::money::books::{AgreementRow, Books, BooksError, Fate, State};
 use seedbank_agreement::{Amount, Epoch};
 use seedbank_formats::FragmentId;
 use seedbank_settlement::Agreement;
@@ -9,6 +9,17 @@ use std::collections::BTreeSet;
 
 /// The last epoch that was settled, in the books' `meta`.
 const SETTLED: &str = "settled";
+/// Epochs that are settled again after a reorganisation.
+const SETTLED_AGAIN: u32 = 2;
+
+/// An epoch that was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// What it brought or would have brought.
+    pub(super) sum: Amount,
+    /// The books did not say so before.
+    pub(super) is_news: bool,
+}
 
 impl Money {
     /// The first epoch that is not settled; `None` before the first agreement.
@@ -41,23 +52,38 @@ impl Money {
         Ok(rates)
     }
 
-    /// Closes an epoch in the books. Gives what it was about.
+    /// Has the last epochs settled again: the chain may say something else of them by now.
+    pub(super) fn unsettle(&self, epoch: Epoch) -> Result<(), BooksError> {
+        let books = self.books();
+        let kept = books.meta(SETTLED)?.and_then(|text| text.parse::<u32>().ok());
+        let again = epoch.0.saturating_sub(SETTLED_AGAIN);
+        // Before the first epoch that was settled there may be nothing to go back to.
+        if let (Some(kept), Some(first)) = (kept, again.checked_sub(1))
+            && first < kept
+        {
+            books.set_meta(SETTLED, &first.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Closes an epoch in the books.
     pub(super) fn settle(
         &self,
         epoch: Epoch,
         fate: Fate,
         slashes: bool,
         slash_epochs: u32,
-    ) -> Result<Amount, BooksError> {
+    ) -> Result<Settled, BooksError> {
         let rates = self.rates_in(epoch)?;
         let sum: Amount = rates.iter().map(|(_, rate)| *rate).sum();
         let slashed = if slashes { sum.0.saturating_mul(u128::from(slash_epochs)) } else { 0 };
         let mut books = self.books();
+        let is_news = books.fate(epoch)? != Some(fate);
         if sum > Amount::ZERO {
             books.settle(epoch, fate, Amount(slashed), &rates)?;
         }
         books.set_meta(SETTLED, &epoch.to_string())?;
-        Ok(sum)
+        Ok(Settled { sum, is_news })
     }
 
     /// Writes down that the present epoch is proven: its pay is final at once.
@@ -69,6 +95,24 @@ impl Money {
         self.books().settle(epoch, Fate::Earned, Amount::ZERO, &rates)
     }
 
+    /// Whether an epoch would bring something, and is not proven as far as the books know.
+    pub(super) fn waits_for_pay(&self, epoch: Epoch) -> Result<bool, BooksError> {
+        if self.books().fate(epoch)? == Some(Fate::Earned) {
+            return Ok(false);
+        }
+        Ok(self.rates_in(epoch)?.iter().any(|(_, rate)| *rate > Amount::ZERO))
+    }
+
+    /// Writes down that the present epoch is not proven, whatever was written before. True if that is news.
+    pub(super) fn unearned(&self, epoch: Epoch) -> Result<bool, BooksError> {
+        let mut books = self.books();
+        let was_earned = books.fate(epoch)? == Some(Fate::Earned);
+        if was_earned {
+            books.unearn(epoch)?;
+        }
+        Ok(was_earned)
+    }
+
     /// Takes over what the chain says of an agreement, and lets go of what no set has any more.
     pub(super) fn compare(
         &self,
@@ -78,12 +122,20 @@ impl Money {
     ) -> Result<(), BooksError> {
         let mut books = self.books();
         let gone = match found {
+            None if self.may_have_vanished(&books, row, epoch)? && books.offer_again(row.id)? => {
+                tracing::warn!(agreement = %row.id, "the chain lost an agreement: its offer is sent again");
+                return Ok(());
+            }
             None => {
                 tracing::info!(agreement = %row.id, "agreement closed");
                 books.close_agreement(row.id, epoch)?;
                 books.forget_leaves(row.id, None)?
             }
             Some(agreement) => {
+                let lost = books.unmark_posted(row.id, agreement.sequence)?;
+                if lost > 0 {
+                    tracing::warn!(agreement = %row.id, lost, "the chain lost revisions: they are posted again");
+                }
                 if agreement.sequence > 0 {
                     books.mark_posted(row.id, agreement.sequence, None)?;
                 }
@@ -113,6 +165,11 @@ impl Money {
         }
         self.let_go(&gone, &keep);
         Ok(())
+    }
+
+    /// Whether an agreement is young enough for the chain to have lost it. If it ended instead, its offer is refused there.
+    fn may_have_vanished(&self, books: &Books, row: &AgreementRow, epoch: Epoch) -> Result<bool, BooksError> {
+        Ok(books.terms(row.id, 0)?.is_some_and(|first| epoch <= first.from))
     }
 
     /// Gives up own claims that an interrupted request or closing left behind.

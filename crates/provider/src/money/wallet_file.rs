@@ -1,7 +1,8 @@
-//! The provider's wallet on disk: a secp256k1 key in hex, for the operator's eyes only.
+//! The key on disk with which a provider sends and signs: secp256k1 in hex, for the operator's eyes only.
 //!
-//! Like the identity it is not sealed: a daemon must prove again after a power cut without anybody there. Who takes it can take
-//! what was not withdrawn yet, and the stake that no agreement needs: withdraw often.
+//! Like the identity it is not sealed: a daemon must prove again after a power cut without anybody there. Who takes the wallet's own key can
+//! take what was not withdrawn yet, and the stake that no agreement needs: withdraw often, or keep the wallet elsewhere and an operator's
+//! key here. Who takes that can sign and end agreements, and spend the coin that it has for gas.
 
 use crate::identity_file::{self, IdentityError};
 use seedbank_agreement::{Address, WalletKey};
@@ -41,12 +42,17 @@ pub fn create_wallet(dir: &Path, name: &str) -> Result<Address, WalletFileError>
         getrandom::fill(&mut *secret).map_err(io::Error::other)?;
         // One of 2^128 secrets is none.
         if let Ok(key) = WalletKey::from_secret(&secret) {
-            let text = identity_file::secret_text(&secret);
-            identity_file::create_private(&dir.join(name), text.as_bytes())?;
-            std::fs::File::open(dir)?.sync_all()?;
-            return Ok(key.address());
+            return keep_wallet(dir, name, &key);
         }
     }
+}
+
+/// Writes a key to a new file. Gives its address.
+pub(crate) fn keep_wallet(dir: &Path, name: &str, key: &WalletKey) -> Result<Address, WalletFileError> {
+    let text = Zeroizing::new(identity_file::secret_text(&key.secret()));
+    identity_file::create_private(&dir.join(name), text.as_bytes())?;
+    std::fs::File::open(dir)?.sync_all()?;
+    Ok(key.address())
 }
 
 #[cfg(test)]

@@ -113,7 +113,7 @@ impl Service {
         if range.end > length {
             return Err(range_outside(length));
         }
-        let charged = self.charge(peer, remote, range.end - range.start)?;
+        let charged = self.charge(peer, remote, range.end - range.start).await?;
         let first_range = range.start..range.end.min(range.start + block_len());
         let first = self.read_block(&slot, id, first_range.clone()).await;
         let first = first.inspect_err(|_| give_back(charged.as_ref(), 0))?;
@@ -211,7 +211,7 @@ impl Service {
             Readable::Yes => {
                 let range_len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
                 let bytes = range_len.saturating_mul(PROOF_MEMORY_FACTOR) + BLOCK_BYTES;
-                let charged = self.charge(peer, remote, range.end - range.start)?;
+                let charged = self.charge(peer, remote, range.end - range.start).await?;
                 let answer = async {
                     let memory = self.buffers.take(&slot, bytes).await?;
                     let (store, asked) = (self.store.clone(), range.clone());
@@ -252,9 +252,9 @@ impl Service {
     }
 
     /// Counts a read for the key that asks, or says what must be paid first.
-    fn charge(&self, peer: PublicKey, remote: IpAddr, bytes: u64) -> Result<Option<Charged>, Problem> {
+    async fn charge(&self, peer: PublicKey, remote: IpAddr, bytes: u64) -> Result<Option<Charged>, Problem> {
         match &self.money {
-            Some(money) => money.charge(peer, remote, bytes),
+            Some(money) => money.charge(peer, remote, bytes).await,
             None => Ok(None),
         }
     }

@@ -1,11 +1,11 @@
 //! A provider that is killed the moment it has signed or taken something.
 
-use crate::support::{Caller, caller, client_key};
+use crate::support::{Caller, caller, client_key, key};
 use crate::world::{World, accepted, run, set, stored, until};
 use seedbank_agreement::{Amount, Typed};
 use seedbank_protocol::payment::{VoucherAnswer, VoucherReason};
 use seedbank_protocol::routes::Access;
-use seedbank_provider::{RunOptions, report};
+use seedbank_provider::RunOptions;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -28,22 +28,27 @@ fn serve() {
 }
 
 /// A provider in a process of its own.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    client: Caller,
+    pub(crate) client: Caller,
 }
 
 impl Daemon {
-    async fn start(world: &World) -> Daemon {
+    pub(crate) async fn start(world: &World) -> Daemon {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::serve", "--ignored", "--nocapture"])
             .env(FOLDER, &world.dir)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut found = lines.filter_map(|line| Some(line.unwrap().split_once("serving ")?.1.to_owned()));
-        let client = caller(&client_key(), found.next().expect("the daemon lives").parse().unwrap());
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let peer = lines
+            .by_ref()
+            .find_map(|line| Some(line.unwrap().split_once("serving ")?.1.to_owned()))
+            .expect("the daemon lives");
+        // It ends when nobody reads what its test runner says.
+        std::thread::spawn(move || lines.for_each(drop));
+        let client = caller(&client_key(), peer.parse().unwrap());
         until("the provider gives quotes", || async { client.client.quote(&client.peer).await.is_ok() })
             .await;
         // It stakes while it serves, and agrees on nothing that its stake doesn't cover.
@@ -52,6 +57,10 @@ impl Daemon {
         })
         .await;
         Daemon { child, client }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGKILL.
@@ -80,10 +89,7 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
         let (client, peer) = (daemon.client.client.clone(), daemon.client.peer.clone());
         let asked = request.clone();
         let asking = tokio::spawn(async move { client.revise(&peer, &asked).await });
-        until("the books have it", || async {
-            report(&world.dir).unwrap().unwrap().agreements[0].sequence == 1
-        })
-        .await;
+        until("the books have it", || async { world.report().agreements[0].sequence == 1 }).await;
         daemon.kill();
         let first = asking.await.unwrap();
 
@@ -105,7 +111,7 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
         let voucher = world.voucher(700);
         let paying = tokio::spawn(async move { client.pay(&peer, &voucher).await });
         until("the voucher is kept", || async {
-            let report = report(&world.dir).unwrap().unwrap();
+            let report = world.report();
             !report.vouchers.is_empty() || !report.redemptions.is_empty()
         })
         .await;
@@ -118,5 +124,31 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
         let more = daemon.client.client.pay(&daemon.client.peer, &world.voucher(701)).await.unwrap();
         let VoucherAnswer::Accepted(standing) = more else { panic!("{more:?}") };
         assert_eq!(standing.prepaid, Amount(701), "what was paid counts, answered or not");
+    });
+}
+
+#[test]
+fn reads_on_credit_are_not_forgotten_by_kills() {
+    run(async {
+        // Ten fragments of 300,000 bytes for a key, and in all.
+        let credit = "[chain.credit]\nper_key = 3_000_000\nper_network = 3_000_000\ntotal = 3_000_000\n";
+        let world = World::new(credit).await;
+        let kept = stored(1..2);
+        let mut served = 0;
+        for round in 0..8u8 {
+            let mut daemon = Daemon::start(&world).await;
+            if round == 0 {
+                daemon.client.put(&kept[0], Access::Public).await.unwrap();
+            }
+            for number in 0..3 {
+                // Nobody's key is its own.
+                let reader = caller(&key(100 + 3 * round + number), daemon.client.peer.clone());
+                if reader.get(&kept[0], None).await.is_ok() {
+                    served += 1;
+                }
+            }
+            daemon.kill();
+        }
+        assert!((9..=10).contains(&served), "{served} were served on credit for ten");
     });
 }

@@ -2,16 +2,12 @@
 
 use crate::world::{World, accepted, run, set, stored, until};
 use seedbank_agreement::{Amount, Epoch};
-use seedbank_provider::{Fate, MoneyReport, report};
+use seedbank_provider::Fate;
 use seedbank_settlement::Outcome;
 use std::os::unix::fs::FileExt;
 
-fn money(world: &World) -> MoneyReport {
-    report(&world.dir).unwrap().unwrap()
-}
-
 fn fate(world: &World, epoch: Epoch) -> Option<Fate> {
-    money(world).epochs.into_iter().find(|row| row.epoch == epoch).and_then(|row| row.fate)
+    world.report().epochs.into_iter().find(|row| row.epoch == epoch).and_then(|row| row.fate)
 }
 
 #[test]
@@ -44,10 +40,10 @@ fn honest_provider_earns_every_epoch_and_its_books_say_by_which_proof() {
         assert_eq!(world.wallet.chain().market().free(world.payee).await.unwrap(), expected);
 
         until("the books have the last epoch", || async {
-            money(&world).epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 5
+            world.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 5
         })
         .await;
-        let report = money(&world);
+        let report = world.report();
         assert_eq!(report.agreements.len(), 1);
         assert_eq!((report.agreements[0].earned, report.agreements[0].lost), (expected, Amount(0)));
         assert_eq!((report.agreements[0].sequence, report.agreements[0].bytes), (1, 900_000));
@@ -76,7 +72,7 @@ fn provider_whose_data_is_gone_earns_nothing_from_the_next_epoch_and_says_why() 
             file.write_all_at(&vec![0; length], 0).unwrap();
         }
         let second = world.next_epoch().await;
-        world.pass(u64::from(crate::world::EPOCH) / 2).await;
+        world.node.pass(u64::from(crate::world::EPOCH) / 2).await;
         until("half of the epoch is over and the operator is warned", || async {
             provider
                 .page("/healthz")
@@ -92,7 +88,7 @@ fn provider_whose_data_is_gone_earns_nothing_from_the_next_epoch_and_says_why() 
         // Its pay for the first epoch, and the bounty for having recorded its own miss: a tenth of what was slashed.
         let rate = world.rate(600_000).units();
         assert_eq!(market.free(world.payee).await.unwrap(), Amount(rate + 2 * rate / 10));
-        let report = money(&world);
+        let report = world.report();
         let row = report.epochs.iter().find(|row| row.epoch == second).unwrap();
         assert!(row.reason.as_ref().unwrap().contains("rotten"), "{row:?}");
         assert!(row.proof.is_none() && row.slashed == Amount(2 * world.rate(600_000).units()));
@@ -113,7 +109,7 @@ fn provider_that_was_away_misses_what_passed_and_catches_up() {
         let missed = world.next_epoch().await;
         // Somebody else seals it, so that the chain counts it.
         world.wallet.randomness().seal().await.unwrap();
-        world.pass(1).await;
+        world.node.pass(1).await;
         let void = world.next_epoch().await;
         let back = world.next_epoch().await;
         let provider = world.start().await;
@@ -122,7 +118,7 @@ fn provider_that_was_away_misses_what_passed_and_catches_up() {
         assert_eq!(fate(&world, first), Some(Fate::Earned));
         assert_eq!(fate(&world, missed), Some(Fate::Missed));
         assert_eq!(fate(&world, void), Some(Fate::Void));
-        let report = money(&world);
+        let report = world.report();
         let row = report.epochs.iter().find(|row| row.epoch == missed).unwrap();
         assert!(row.reason.as_ref().unwrap().contains("did not run"), "{row:?}");
         assert_eq!(provider.page("/healthz").await.0, 200);

@@ -7,7 +7,12 @@
 mod agreeing;
 mod crash;
 mod earning;
+mod endpoints;
+mod gas;
+mod many;
 mod reading;
+mod reorganised;
+mod sequencer;
 #[path = "../daemon/support.rs"]
 #[allow(dead_code, reason = "shared with the tests of the daemon")]
 mod support;

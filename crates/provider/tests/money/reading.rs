@@ -6,7 +6,6 @@ use seedbank_agreement::{Amount, Typed, WalletKey};
 use seedbank_protocol::messages::ProblemCode;
 use seedbank_protocol::payment::{VoucherAnswer, VoucherReason, VoucherRequest};
 use seedbank_protocol::routes::Access;
-use seedbank_provider::report;
 use seedbank_transport::CallError;
 
 /// Two fragments of 300,000 bytes for a key, and three in all.
@@ -68,9 +67,8 @@ fn reader_pays_with_vouchers_that_are_covered_and_the_provider_cashes_them_once(
 
         let cashed = || world.wallet.chain().channels().earned(world.payee);
         until("the voucher is cashed", || async { cashed().await.unwrap() == Amount(600) }).await;
-        until("the books have it", || async { report(&world.dir).unwrap().unwrap().redemptions.len() == 1 })
-            .await;
-        let row = report(&world.dir).unwrap().unwrap().redemptions.remove(0);
+        until("the books have it", || async { world.report().redemptions.len() == 1 }).await;
+        let row = world.report().redemptions.remove(0);
         assert_eq!((row.paid, row.voucher.clone()), (Amount(600), world.voucher(600).voucher));
         assert_eq!(refused(pay(world.voucher(600)).await), VoucherReason::Stale, "cashed is no news");
 
@@ -79,7 +77,7 @@ fn reader_pays_with_vouchers_that_are_covered_and_the_provider_cashes_them_once(
         until("the difference is cashed", || async { cashed().await.unwrap() == Amount(900) }).await;
         world.wallet.channels().request_exit(world.payee, Amount(100)).await.unwrap();
         assert_eq!(refused(pay(world.voucher(1_000)).await), VoucherReason::Exiting);
-        let sum: u128 = report(&world.dir).unwrap().unwrap().redemptions.iter().map(|row| row.paid.0).sum();
+        let sum: u128 = world.report().redemptions.iter().map(|row| row.paid.0).sum();
         assert_eq!(sum, 900);
     });
 }

@@ -7,24 +7,20 @@ use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision, Typed,
     Voucher, WalletKey,
 };
-use seedbank_devchain::{ClockControl, Config, Node};
 use seedbank_formats::FragmentId;
+use seedbank_formats::keys::SigningKey;
 use seedbank_protocol::messages::{Prices, TokenUnits};
 use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, RevisionAnswer, RevisionRequest, SetLeaf, VoucherRequest,
 };
 use seedbank_protocol::routes::Access;
-use seedbank_provider::{CONFIG_FILE, InitOptions, WALLET_FILE, create_wallet, init};
-use seedbank_settlement::{
-    Chain, ChainConfig, Deployment, EndpointPolicy, EndpointUrl, Outcome, SendPolicy, Settings, Wallet,
-    deploy,
+use seedbank_provider::{
+    CONFIG_FILE, InitChain, InitOptions, InitWallet, MoneyReport, WALLET_FILE, init, report,
 };
-use serde_json::{Value, json};
+use seedbank_settlement::{Deployment, EndpointUrl, Outcome, Settings, Wallet};
+use seedbank_testkit::chain::{Node, key};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
 /// Long enough for what a test does in one, and short enough for the provider to look often.
 pub(crate) const EPOCH: u32 = 150;
@@ -32,12 +28,12 @@ pub(crate) const EPOCH: u32 = 150;
 pub(crate) const RENT: u128 = 1_000_000_000_000;
 /// A unit for each KiB.
 pub(crate) const EGRESS: u128 = 1 << 20;
+pub(crate) const STAKE: Amount = Amount(100_000_000_000);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything that a test of money needs. The chain ends with the test's runtime.
 pub(crate) struct World {
-    _chain_dir: tempfile::TempDir,
-    pub(crate) rpc: String,
+    pub(crate) node: Node,
     pub(crate) deployment: Deployment,
     /// The client's money.
     pub(crate) wallet: Wallet,
@@ -69,29 +65,31 @@ where
 }
 
 impl World {
-    /// With more lines in the section `[chain]`.
+    /// On the embedded chain, with more lines in the section `[chain]`.
     pub(crate) async fn new(chain_lines: &str) -> World {
-        let chain_dir = tempfile::tempdir().unwrap();
-        let config = Config { clock: ClockControl::Test, block_time: None, ..Config::default() };
-        let node = Arc::new(Node::open(chain_dir.path(), config).unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let rpc = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { node.serve(listener, std::future::pending()).await });
+        let node = Node::embedded().await;
+        let url = node.url();
+        World::on(node, &[url], chain_lines).await
+    }
 
-        let url: EndpointUrl = rpc.parse().unwrap();
-        let wallet_key = WalletKey::from_secret(&[7; 32]).unwrap();
-        let genesis = now(&rpc).await;
-        let mut settings = Settings { blocks_min: 1, epoch_seconds: EPOCH, ..Settings::local(genesis) };
-        (settings.market.challenges, settings.market.notice_epochs) = (5, 2);
-        let deployment = deploy(&url, &wallet_key, &settings, SendPolicy::local(), |_, _| ()).await.unwrap();
-        let config = ChainConfig {
-            endpoints: vec![url],
-            directory: deployment.directory,
-            chain_id: None,
-            policy: EndpointPolicy::default(),
-        };
-        let chain = Chain::connect(&config).await.unwrap();
-        let wallet = Wallet::start(chain, wallet_key.clone(), SendPolicy::local());
+    /// On a node, which the provider reaches through these endpoints.
+    pub(crate) async fn on(node: Node, endpoints: &[EndpointUrl], chain_lines: &str) -> World {
+        World::with(node, endpoints, InitWallet::Here, chain_lines).await
+    }
+
+    /// The same with the wallet's key here or elsewhere.
+    pub(crate) async fn with(
+        node: Node,
+        endpoints: &[EndpointUrl],
+        wallet_of_provider: InitWallet,
+        chain_lines: &str,
+    ) -> World {
+        let (deployment, wallet) = node
+            .deployed_with(|mut settings| {
+                (settings.market.challenges, settings.market.notice_epochs) = (5, 2);
+                Settings { epoch_seconds: EPOCH, ..settings }
+            })
+            .await;
         let (own, all) = (wallet.address(), Amount(1_000_000_000_000));
         wallet.token().mint(own, all).await.unwrap();
         wallet.token().allow(deployment.market, all).await.unwrap();
@@ -100,27 +98,43 @@ impl World {
 
         let provider_dir = tempfile::tempdir().unwrap();
         let dir = provider_dir.path().join("provider");
+        let chain = InitChain {
+            rpc: endpoints.iter().map(|url| url.to_string()).collect(),
+            directory: deployment.directory,
+            stake: STAKE,
+            faucet: true,
+            wallet: wallet_of_provider,
+        };
         let prices =
             Prices { storage_per_gib_month: TokenUnits(RENT), retrieval_per_gib: TokenUnits(EGRESS) };
-        init(&dir, &InitOptions { prices, ..options() }).unwrap();
-        let payee = create_wallet(&dir, WALLET_FILE).unwrap();
+        let prepared = init(&dir, &InitOptions { prices, chain: Some(chain), ..options() }).unwrap();
         let path = dir.join(CONFIG_FILE);
         let text = std::fs::read_to_string(&path).unwrap();
-        let section = format!(
-            "{text}\n[chain]\nrpc = [\"{rpc}\"]\ndirectory = \"{}\"\nstake = 100_000_000_000\nepochs_min = 3\nfaucet = true\n{chain_lines}\n",
-            deployment.directory
-        );
-        std::fs::write(&path, section).unwrap();
+        std::fs::write(&path, format!("{text}epochs_min = 3\n{chain_lines}\n")).unwrap();
         World {
-            _chain_dir: chain_dir,
-            rpc,
+            node,
             deployment,
             wallet,
-            wallet_key,
+            wallet_key: key(1),
             _provider_dir: provider_dir,
             dir,
-            payee,
+            payee: prepared.wallet.unwrap(),
         }
+    }
+
+    /// The key in the provider's folder, as another process would use it.
+    pub(crate) fn provider_key(&self) -> WalletKey {
+        let digits = std::fs::read_to_string(self.dir.join(WALLET_FILE)).unwrap();
+        let mut secret = [0; 32];
+        for (byte, at) in secret.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        }
+        WalletKey::from_secret(&secret).unwrap()
+    }
+
+    /// What the books say.
+    pub(crate) fn report(&self) -> MoneyReport {
+        report(&self.dir).unwrap().unwrap()
     }
 
     /// Starts the provider, and waits until it has its place on the chain.
@@ -129,7 +143,7 @@ impl World {
         let chain = self.wallet.chain();
         until("the provider is registered", || async {
             chain.registry().get(self.payee).await.unwrap().is_some_and(|entry| {
-                entry.identity(chain) == Some(provider.serving.key) && entry.stake.0 == 100_000_000_000
+                entry.identity(chain) == Some(provider.serving.key) && entry.stake == STAKE
             })
         })
         .await;
@@ -145,16 +159,11 @@ impl World {
 
     /// Lets the next epoch begin.
     pub(crate) async fn next_epoch(&self) -> Epoch {
-        let now = now(&self.rpc).await;
+        let now = self.node.now().await;
         let next = Epoch(self.epoch().await.0 + 1);
         let begin = self.deployment.clock().begin(next).0;
-        self.pass(begin + 1 - now).await;
+        self.node.pass(begin + 1 - now).await;
         next
-    }
-
-    pub(crate) async fn pass(&self, seconds: u64) {
-        ask(&self.rpc, "evm_increaseTime", json!([seconds])).await;
-        ask(&self.rpc, "evm_mine", json!([])).await;
     }
 
     pub(crate) async fn proven(&self, epoch: Epoch) {
@@ -170,10 +179,21 @@ impl World {
 
     /// The client's first offer, for a set.
     pub(crate) async fn offer(&self, set: &FragmentSet, end: Epoch) -> ProposalRequest {
+        self.offer_of(&self.wallet_key, &client_key(), set, end).await
+    }
+
+    /// Another client's.
+    pub(crate) async fn offer_of(
+        &self,
+        wallet: &WalletKey,
+        identity: &SigningKey,
+        set: &FragmentSet,
+        end: Epoch,
+    ) -> ProposalRequest {
         let rate = self.rate(set.total());
         let now = self.epoch().await;
         let proposal = Proposal {
-            client: self.wallet.address(),
+            client: wallet.address(),
             provider: self.payee,
             set_root: set.root(),
             size: set.total(),
@@ -187,8 +207,8 @@ impl World {
             nonce: Nonce([9; 32]),
         };
         ProposalRequest {
-            proposal: proposal.sign(&self.deployment.market_domain(), &self.wallet_key),
-            binding: self.wallet.chain().binding(self.wallet.address()).sign(&client_key()),
+            proposal: proposal.sign(&self.deployment.market_domain(), wallet),
+            binding: self.wallet.chain().binding(wallet.address()).sign(identity),
             added: leaves(set),
         }
     }
@@ -219,6 +239,17 @@ impl World {
         &self,
         id: AgreementId,
         base: u32,
+        sets: (&FragmentSet, &FragmentSet),
+    ) -> RevisionRequest {
+        self.revision_of(&self.wallet_key, id, base, sets).await
+    }
+
+    /// Another client's.
+    pub(crate) async fn revision_of(
+        &self,
+        wallet: &WalletKey,
+        id: AgreementId,
+        base: u32,
         (before, after): (&FragmentSet, &FragmentSet),
     ) -> RevisionRequest {
         let on_chain = self.wallet.chain().market().get_agreement(id).await.unwrap().unwrap();
@@ -247,7 +278,7 @@ impl World {
                 .map(|leaf| leaf.id)
                 .filter(|id| after.get(id).is_none())
                 .collect(),
-            revision: revision.sign(&self.deployment.market_domain(), &self.wallet_key),
+            revision: revision.sign(&self.deployment.market_domain(), wallet),
         }
     }
 
@@ -295,27 +326,4 @@ pub(crate) fn accepted(answer: RevisionAnswer) -> seedbank_agreement::Signature 
         RevisionAnswer::Accepted { signature } => signature,
         RevisionAnswer::Refused(refusal) => panic!("{refusal:?}"),
     }
-}
-
-async fn now(rpc: &str) -> u64 {
-    let block = ask(rpc, "eth_getBlockByNumber", json!(["latest", false])).await;
-    let text = block["timestamp"].as_str().unwrap().trim_start_matches("0x").to_owned();
-    u64::from_str_radix(&text, 16).unwrap()
-}
-
-async fn ask(rpc: &str, method: &str, params: Value) -> Value {
-    let address = rpc.trim_start_matches("http://");
-    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-    let request = format!(
-        "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    let answer: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"));
-    assert!(answer.get("error").is_none(), "{method}: {answer}");
-    answer["result"].clone()
 }

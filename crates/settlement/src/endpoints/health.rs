@@ -77,14 +77,16 @@ pub(super) fn best_head(each: &[Health]) -> u64 {
 
 /// In which order to ask: as configured, but first those without a problem, then the ones that are behind, then the ones that rest, then
 /// the ones whose word stands against others'. Never those that serve something else.
-pub(super) fn order(each: &[Health], lag_blocks_max: u64, now: Instant) -> Vec<usize> {
+/// Among equals the one at the place `first` comes first.
+pub(super) fn order(each: &[Health], first: usize, lag_blocks_max: u64, now: Instant) -> Vec<usize> {
     let best = best_head(each);
     let mut order: Vec<usize> =
         (0..each.len()).filter(|&at| !matches!(each[at].identity, Identity::Wrong(_))).collect();
     // Stable: the configured order decides among equals.
     order.sort_by_key(|&at| {
         let health = &each[at];
-        (health.disputed, health.rests(now), health.head.saturating_add(lag_blocks_max) < best)
+        let behind = health.head.saturating_add(lag_blocks_max) < best;
+        (health.disputed, health.rests(now), behind, at != first)
     });
     // All wrong: ask them, so that the caller is told why each is.
     if order.is_empty() { (0..each.len()).collect() } else { order }
@@ -109,19 +111,27 @@ mod tests {
     }
 
     #[test]
+    fn who_is_to_be_asked_first_comes_before_its_equals_only() {
+        let now = Instant::now();
+        assert_eq!(order(&[at(100), at(101), at(99)], 2, 10, now), [2, 0, 1]);
+        assert_eq!(order(&[at(100), at(101), at(80)], 2, 10, now), [0, 1, 2], "it is behind");
+        assert_eq!(order(&[at(100), at(101)], 7, 10, now), [0, 1], "there is no such one");
+    }
+
+    #[test]
     fn endpoints_are_asked_as_configured_while_all_is_well() {
-        assert_eq!(order(&[at(100), at(101), at(99)], 10, Instant::now()), [0, 1, 2]);
+        assert_eq!(order(&[at(100), at(101), at(99)], 0, 10, Instant::now()), [0, 1, 2]);
     }
 
     #[test]
     fn one_that_is_behind_is_asked_after_the_others() {
-        assert_eq!(order(&[at(80), at(101), at(99)], 10, Instant::now()), [1, 2, 0]);
+        assert_eq!(order(&[at(80), at(101), at(99)], 0, 10, Instant::now()), [1, 2, 0]);
     }
 
     #[test]
     fn one_of_another_chain_is_never_asked_beside_a_right_one() {
         let wrong = Health { identity: Identity::Wrong("chain 1".to_owned()), ..at(1_000_000) };
-        assert_eq!(order(&[wrong, at(1)], 10, Instant::now()), [1], "and its head counts for nothing");
+        assert_eq!(order(&[wrong, at(1)], 0, 10, Instant::now()), [1], "and its head counts for nothing");
     }
 
     #[test]
@@ -130,8 +140,8 @@ mod tests {
         let mut failed = at(5);
         failed.failed(now);
         let each = [failed, at(5)];
-        assert_eq!(order(&each, 10, now), [1, 0]);
-        assert_eq!(order(&each, 10, now + REST_MIN), [0, 1]);
+        assert_eq!(order(&each, 0, 10, now), [1, 0]);
+        assert_eq!(order(&each, 0, 10, now + REST_MIN), [0, 1]);
     }
 
     #[test]
@@ -148,7 +158,7 @@ mod tests {
     #[test]
     fn the_head_of_a_disputed_endpoint_makes_no_other_look_behind() {
         let liar = Health { disputed: true, ..at(1_000_000) };
-        assert_eq!(order(&[at(5), liar, at(6)], 10, Instant::now()), [0, 2, 1]);
+        assert_eq!(order(&[at(5), liar, at(6)], 0, 10, Instant::now()), [0, 2, 1]);
     }
 
     #[test]

@@ -407,6 +407,7 @@ impl Mined {
         Self {
             transaction: receipt.transaction_hash.0,
             block: receipt.block_number,
+            block_hash: receipt.block_hash.0,
             gas_used: receipt.gas_used,
             gas_price: receipt.effective_gas_price.map_or(0, |price| price.saturating_to()),
             contract: receipt.contract_address.map(from_abi),

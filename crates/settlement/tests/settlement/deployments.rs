@@ -1,6 +1,6 @@
 //! Deploying, and recognising what was deployed.
 
-use crate::nodes::{EPOCH, Node, config, key};
+use crate::nodes::{EPOCH, Node, config, deployed, key};
 use seedbank_agreement::Amount;
 use seedbank_settlement::{Chain, ConnectError, DeploymentError};
 
@@ -12,7 +12,7 @@ async fn what_was_deployed_is_found_from_its_directory_and_recognised() {
 }
 
 async fn found_and_recognised(node: &Node) {
-    let (deployment, wallet) = node.deployed().await;
+    let (deployment, wallet) = deployed(node).await;
     assert_eq!(wallet.chain().deployment(), &deployment);
     assert_eq!(deployment.parameters.token_symbol, "tSEED");
     assert_eq!(deployment.parameters.market.challenges, 3);
@@ -33,7 +33,7 @@ async fn an_address_without_a_directory_is_refused() {
 }
 
 async fn no_directory(node: &Node) {
-    let (mut deployment, wallet) = node.deployed().await;
+    let (mut deployment, wallet) = deployed(node).await;
     deployment.directory = key(9).address();
     let error = Chain::connect(&config(&[node.url()], &deployment)).await.err().unwrap();
     assert!(matches!(error, ConnectError::Deployment(DeploymentError::NoDirectory(_))), "{error}");

@@ -1,12 +1,12 @@
 //! Endpoints that hang, lie, lag and answer nonsense, beside one that does not.
 
-use crate::nodes::{Node, config, key, policy};
-use crate::proxy::{Act, Proxy};
+use crate::nodes::{Node, config, deployed, key, policy};
 use seedbank_agreement::Amount;
 use seedbank_settlement::{
     Chain, ChainConfig, ConnectError, Deployment, DeploymentError, EndpointFault, EndpointPolicy,
     EndpointUrl, ReadError, Wallet,
 };
+use seedbank_testkit::chain::{Act, Proxy};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn impatient(endpoints: &[EndpointUrl], deployment: &Deployment) -> ChainConfig 
 
 async fn node_and_proxy() -> (Node, Deployment, Wallet, Proxy) {
     let node = Node::embedded().await;
-    let (deployment, wallet) = node.deployed().await;
+    let (deployment, wallet) = deployed(&node).await;
     let proxy = Proxy::of(&node).await;
     (node, deployment, wallet, proxy)
 }

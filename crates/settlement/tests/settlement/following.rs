@@ -1,9 +1,9 @@
 //! Following events: in order, whole, and taken back where the chain is.
 
-use crate::nodes::{Node, config};
-use crate::proxy::{Act, Proxy};
+use crate::nodes::{Node, config, deployed};
 use seedbank_agreement::Amount;
 use seedbank_settlement::{Chain, Cursor, Event, EventItem, EventPolicy, Events, MarketEvent, Wallet};
+use seedbank_testkit::chain::{Act, Proxy};
 use serde_json::json;
 
 /// Sums of the deposits that are told, and blocks that are taken back.
@@ -28,7 +28,7 @@ async fn deposits(events: &mut Events) -> (Vec<u128>, Vec<u64>) {
 }
 
 async fn depositor(node: &Node) -> Wallet {
-    let (deployment, wallet) = node.deployed().await;
+    let (deployment, wallet) = deployed(node).await;
     wallet.token().mint(wallet.address(), Amount(1_000)).await.unwrap();
     wallet.token().approve(deployment.market, Amount(1_000)).await.unwrap();
     wallet

@@ -12,5 +12,4 @@ mod following;
 mod lifecycle;
 mod nodes;
 mod parties;
-mod proxy;
 mod sending;

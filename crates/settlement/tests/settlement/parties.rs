@@ -1,6 +1,6 @@
 //! A client and a provider with data, money and keys.
 
-use crate::nodes::{EPOCH, Node, key, policy};
+use crate::nodes::{EPOCH, Node, deployed, key, policy};
 use seedbank_agreement::chunk_path::{chunk_path, reads};
 use seedbank_agreement::fragment_set::{Fragment, FragmentSet};
 use seedbank_agreement::{
@@ -81,7 +81,7 @@ pub(crate) const STAKE: Amount = Amount(200_000);
 impl<'a> Stage<'a> {
     /// Provider registered and staked, client funded.
     pub(crate) async fn set(node: &'a Node) -> Self {
-        let (deployment, anyone) = node.deployed().await;
+        let (deployment, anyone) = deployed(node).await;
         let chain = anyone.chain().clone();
         let (client_key, provider_key) = (node.funded(2).await, node.funded(3).await);
         let client = Wallet::start(chain.clone(), client_key.clone(), policy());

@@ -1,7 +1,6 @@
 //! Sending when something is in the way: prices, pools, other senders, a chain that stands, a process that dies.
 
-use crate::nodes::{Node, config, key, policy};
-use crate::proxy::{Act, Proxy};
+use crate::nodes::{Node, config, deployed, key, policy};
 use alloy_consensus::{SignableTransaction, Transaction, TxEnvelope, TxLegacy};
 use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_primitives::TxKind;
@@ -9,6 +8,7 @@ use seedbank_agreement::Amount;
 use seedbank_formats::DatasetId;
 use seedbank_formats::keys::SigningKey;
 use seedbank_settlement::{Chain, Deployment, Refusal, SendError, SendPolicy, Wallet, WalletStatus, name_id};
+use seedbank_testkit::chain::{Act, Proxy};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// A wallet that sends through a proxy, and the proxy.
 async fn through_proxy(node: &Node, policy: SendPolicy) -> (Deployment, Wallet, Proxy) {
-    let (deployment, deployer) = node.deployed().await;
+    let (deployment, deployer) = deployed(node).await;
     deployer.stop().await;
     let proxy = Proxy::of(node).await;
     let chain = Chain::connect(&config(&[proxy.url()], &deployment)).await.unwrap();
@@ -218,7 +218,7 @@ async fn two_processes_with_one_key_get_all_their_transactions_done_once() {
 }
 
 async fn two_processes(node: &Node) {
-    let (deployment, first) = node.deployed().await;
+    let (deployment, first) = deployed(node).await;
     let second = Wallet::start(node.chain(&deployment).await, key(1), policy());
     // Not the same calls: those would be one transaction.
     let mint = |wallet: Wallet, sum: u128| async move {
@@ -247,7 +247,7 @@ async fn many_callers_of_one_wallet_are_served_in_turn() {
 }
 
 async fn many_callers(node: &Node) {
-    let (_, wallet) = node.deployed().await;
+    let (_, wallet) = deployed(node).await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let wallet = wallet.clone();
@@ -287,7 +287,7 @@ async fn send_ahead_of_its_turn(node: &Node, chain_id: u64) -> String {
 #[tokio::test]
 async fn a_gap_in_the_nonces_is_filled_in_order_and_what_waited_behind_it_is_passed() {
     for node in Node::each().await {
-        let (deployment, wallet) = node.deployed().await;
+        let (deployment, wallet) = deployed(&node).await;
         wallet.stop().await;
         let ahead = send_ahead_of_its_turn(&node, deployment.chain_id).await;
         assert_eq!(node.ask("eth_getTransactionReceipt", json!([ahead])).await, Value::Null);
@@ -305,7 +305,7 @@ async fn a_gap_in_the_nonces_is_filled_in_order_and_what_waited_behind_it_is_pas
 #[tokio::test]
 async fn an_endpoint_that_hangs_when_it_is_sent_something_holds_nothing_up() {
     let node = Node::embedded().await;
-    let (deployment, deployer) = node.deployed().await;
+    let (deployment, deployer) = deployed(&node).await;
     deployer.stop().await;
     let proxy = Proxy::of(&node).await;
     let mut config = config(&[proxy.url(), node.url()], &deployment);
@@ -325,7 +325,7 @@ async fn an_endpoint_that_hangs_when_it_is_sent_something_holds_nothing_up() {
 #[tokio::test]
 async fn an_account_without_coin_is_told_so() {
     let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
-    let (deployment, deployer) = node.deployed().await;
+    let (deployment, deployer) = deployed(&node).await;
     let poor = Wallet::start(node.chain(&deployment).await, key(77), policy());
     let error = poor.token().mint(poor.address(), Amount(1)).await.unwrap_err();
     assert!(matches!(error, SendError::NoCoin { account } if account == poor.address()), "{error}");
@@ -354,7 +354,7 @@ async fn register(wallet: Wallet) -> Result<(), SendError> {
 #[tokio::test]
 async fn what_a_killed_process_left_in_the_pool_is_waited_for_and_not_done_again() {
     let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
-    let (deployment, deployer) = node.deployed().await;
+    let (deployment, deployer) = deployed(&node).await;
     deployer.stop().await;
     node.ask("evm_setAutomine", json!([false])).await;
     let url = node.url();
@@ -386,7 +386,7 @@ async fn what_a_killed_process_left_in_the_pool_is_waited_for_and_not_done_again
 #[tokio::test]
 async fn a_transaction_counts_only_when_enough_blocks_hold_it_and_survives_a_reorganisation() {
     let Some(node) = Node::anvil(&["--hardfork", "berlin"]) else { return };
-    let (deployment, deployer) = node.deployed().await;
+    let (deployment, deployer) = deployed(&node).await;
     deployer.stop().await;
     node.pass_blocks(3).await;
     node.ask("evm_setAutomine", json!([false])).await;

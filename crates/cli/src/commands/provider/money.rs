@@ -1,11 +1,13 @@
 //! What a provider earns: entering the registry, collecting, leaving, and the part of `status` about it.
 
 use crate::app::App;
-use crate::args::ProviderInit;
+use crate::args::{ColdWallet, ProviderInit};
+use crate::commands::chain_deploy::read_key;
 use crate::output::{Align, bytes, table};
 use anyhow::Context;
-use seedbank_agreement::{Address, Amount};
-use seedbank_provider::{Fate, InitChain, MoneyReport};
+use seedbank_agreement::wallet::WalletRole;
+use seedbank_agreement::{Address, Amount, WalletKey};
+use seedbank_provider::{Fate, InitChain, InitWallet, MoneyReport};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -13,28 +15,57 @@ use std::path::Path;
 const EPOCHS_SHOWN: usize = 20;
 
 /// Where a new provider is paid, if anything is said about it.
-pub(super) fn init_chain(options: &ProviderInit) -> anyhow::Result<Option<InitChain>> {
+pub(super) fn init_chain(app: &App, options: &ProviderInit) -> anyhow::Result<Option<InitChain>> {
     let Some(directory) = &options.directory else { return Ok(None) };
+    let wallet = match options.payee {
+        Some(payee) => InitWallet::Elsewhere { payee, operator: None },
+        None if options.wallet_of_home => {
+            let ring = app.keys()?;
+            let payee = ring.wallet(WalletRole::Wallet)?.address();
+            InitWallet::Elsewhere { payee, operator: Some(ring.wallet(WalletRole::Operator)?) }
+        }
+        None => InitWallet::Here,
+    };
     Ok(Some(InitChain {
         rpc: options.rpc.clone(),
         directory: directory.parse().context("--directory")?,
         stake: options.stake.parse().context("--stake")?,
         faucet: options.faucet,
+        wallet,
     }))
 }
 
-pub(super) async fn register(app: &App, dir: &Path) -> anyhow::Result<()> {
-    let entry = seedbank_provider::register(dir).await?;
+/// The key of the wallet that is paid, where it is kept outside the provider's folder.
+fn cold(app: &App, wallet: &ColdWallet) -> anyhow::Result<Option<WalletKey>> {
+    match &wallet.wallet_key {
+        Some(file) => read_key(file).map(Some),
+        None if wallet.wallet_of_home => Ok(Some(app.keys()?.wallet(WalletRole::Wallet)?)),
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn register(app: &App, dir: &Path, wallet: &ColdWallet) -> anyhow::Result<()> {
+    let entry = seedbank_provider::register(dir, cold(app, wallet)?).await?;
     app.output.data(&entry, |entry| {
         let leaving = if entry.leaving { ", leaving" } else { "" };
-        format!("registered as {} with a stake of {} units{leaving}", entry.wallet, entry.stake)
+        let operator = if entry.operator == entry.wallet {
+            String::new()
+        } else {
+            format!(", operated by {}", entry.operator)
+        };
+        format!("registered as {} with a stake of {} units{operator}{leaving}", entry.wallet, entry.stake)
     })?;
     Ok(())
 }
 
-pub(super) async fn withdraw(app: &App, dir: &Path, to: Option<&str>) -> anyhow::Result<()> {
+pub(super) async fn withdraw(
+    app: &App,
+    dir: &Path,
+    to: Option<&str>,
+    wallet: &ColdWallet,
+) -> anyhow::Result<()> {
     let to = to.map(str::parse::<Address>).transpose().context("--to")?;
-    let withdrawn = seedbank_provider::withdraw(dir, to).await?;
+    let withdrawn = seedbank_provider::withdraw(dir, to, cold(app, wallet)?).await?;
     app.output.data(&withdrawn, |withdrawn| {
         format!(
             "{} units of rent and {} units of reads sent to {}",
@@ -44,8 +75,8 @@ pub(super) async fn withdraw(app: &App, dir: &Path, to: Option<&str>) -> anyhow:
     Ok(())
 }
 
-pub(super) async fn exit(app: &App, dir: &Path) -> anyhow::Result<()> {
-    let exit = seedbank_provider::exit(dir).await?;
+pub(super) async fn exit(app: &App, dir: &Path, wallet: &ColdWallet) -> anyhow::Result<()> {
+    let exit = seedbank_provider::exit(dir, cold(app, wallet)?).await?;
     app.output.data(&exit, |exit| {
         if exit.running.is_empty() {
             return format!(
@@ -83,6 +114,10 @@ pub(super) fn text(money: &MoneyReport) -> String {
             line(format_args!("stake      {}", standing.stake));
             line(format_args!("to collect {} of rent, {} of reads", standing.free, standing.vouchers_cashed));
             line(format_args!("on credit  readers owe {}", standing.readers_owe));
+            line(format_args!(
+                "gas        {} wei left at {}, a unit cost {}",
+                standing.coin, standing.sender, standing.gas_price
+            ));
             if let Some(trouble) = &standing.trouble {
                 line(format_args!("TROUBLE    {trouble}"));
             }
@@ -94,6 +129,12 @@ pub(super) fn text(money: &MoneyReport) -> String {
         money.redemptions.iter().map(|row| row.paid).sum::<Amount>()
     ));
     line(format_args!("lost       {} in missed epochs, {} in void ones", sum(Fate::Missed), sum(Fate::Void)));
+    for row in &money.costs {
+        line(format_args!(
+            "cost       {} wei to {} ({} gas in {} transactions)",
+            row.wei, row.work, row.gas, row.transactions
+        ));
+    }
     for row in &money.agreements {
         let state = row.closed.map_or("open".to_owned(), |epoch| format!("closed in epoch {epoch}"));
         line(format_args!(

@@ -8,6 +8,7 @@ use seedbank_agreement::{
 };
 use seedbank_formats::{FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::payment::{ProposalRequest, TransactionHash};
+use std::collections::BTreeSet;
 
 /// Whether an agreement goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,9 @@ pub(crate) struct PendingProposal {
     pub(crate) request: ProposalRequest,
     pub(crate) rent: Amount,
 }
+
+/// The outcome of an offer that became an agreement; whatever else stands there is why it did not.
+const OPENED: &str = "opened";
 
 const AGREEMENT: &str = "SELECT id, client, key, rent, sequence, opened, closed FROM agreements";
 const TERMS: &str =
@@ -186,6 +190,14 @@ impl Books {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Whether an offer of this client is under way, other than this one.
+    pub(crate) fn has_other_proposal(&self, client: Address, digest: &[u8; 32]) -> Result<bool, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM proposals WHERE client = ?1 AND digest <> ?2 AND outcome IS NULL)",
+        )?;
+        Ok(found.query_row(params![client.0, digest], |row| row.get(0))?)
+    }
+
     /// What became of an offer: nothing is known of it, it is under way, or the chain refused it for this reason.
     pub(crate) fn proposal_outcome(&self, digest: &[u8; 32]) -> Result<Option<Option<String>>, BooksError> {
         let found =
@@ -201,7 +213,38 @@ impl Books {
         Ok(())
     }
 
-    /// An offer became an agreement, whose first terms begin with `from`.
+    /// The chain has lost an agreement before its first epoch was over: its offer is under way again, if it is still kept.
+    pub(crate) fn offer_again(&self, id: AgreementId) -> Result<bool, BooksError> {
+        let changed = self.connection.execute(
+            "UPDATE proposals SET outcome = NULL
+             WHERE digest = (SELECT proposal FROM agreements WHERE id = ?1) AND outcome = ?2",
+            params![id.0, OPENED],
+        )?;
+        Ok(changed > 0)
+    }
+
+    /// Agreements whose offers are under way again.
+    pub(crate) fn offered_again(&self) -> Result<BTreeSet<AgreementId>, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT id FROM agreements JOIN proposals ON proposal = digest WHERE outcome IS NULL",
+        )?;
+        let rows = found.query_map([], |row| row.get(0).map(AgreementId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets the offers of agreements that have begun before this epoch: no reorganisation takes those back.
+    pub(crate) fn forget_offers(&self, before: Epoch) -> Result<(), BooksError> {
+        self.connection.execute(
+            "DELETE FROM proposals WHERE outcome = ?2 AND digest IN (
+                 SELECT proposal FROM agreements JOIN terms ON agreements.id = terms.agreement
+                 WHERE terms.sequence = 0 AND from_epoch < ?1)",
+            params![before.0, OPENED],
+        )?;
+        Ok(())
+    }
+
+    /// An offer became an agreement, whose first terms begin with `from`. It is kept for a while, since the chain may lose the agreement
+    /// again; one that comes back under its old number is as it was.
     pub(crate) fn open_agreement(
         &mut self,
         proposal: &PendingProposal,
@@ -211,7 +254,23 @@ impl Books {
     ) -> Result<(), BooksError> {
         let message = &proposal.request.proposal.message;
         let transaction = self.connection.transaction()?;
-        transaction.execute("DELETE FROM proposals WHERE digest = ?1", [proposal.digest])?;
+        transaction.execute(
+            "UPDATE proposals SET outcome = ?2 WHERE digest = ?1",
+            params![proposal.digest, OPENED],
+        )?;
+        let before: Option<u32> = transaction
+            .query_row("SELECT id FROM agreements WHERE proposal = ?1", [proposal.digest], |row| row.get(0))
+            .optional()?;
+        if before == Some(id.0) {
+            let at = params![id.0, opened.0];
+            transaction.execute("UPDATE agreements SET opened = ?2, closed = NULL WHERE id = ?1", at)?;
+            transaction.commit()?;
+            return Ok(());
+        }
+        // Under its old number it never was.
+        for table in ["agreements WHERE id", "terms WHERE agreement", "leaves WHERE agreement"] {
+            transaction.execute(&format!("DELETE FROM {table} = ?1"), [before])?;
+        }
         transaction.execute(
             "INSERT INTO agreements VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, NULL)",
             params![id.0, message.client.0, proposal.key.0, proposal.digest, text(proposal.rent), opened.0],
@@ -382,6 +441,23 @@ impl Books {
             params![id.0, sequence, by],
         )?;
         Ok(())
+    }
+
+    /// The chain has lost terms beyond this sequence that were posted: they wait to be posted again. How many.
+    pub(crate) fn unmark_posted(&self, id: AgreementId, beyond: u32) -> Result<usize, BooksError> {
+        let sql =
+            "UPDATE terms SET posted = NULL WHERE agreement = ?1 AND sequence > ?2 AND posted IS NOT NULL";
+        Ok(self.connection.execute(sql, params![id.0, beyond])?)
+    }
+
+    /// Open agreements with terms that begin or end with an epoch, as far as the books know.
+    pub(crate) fn due(&self, epoch: Epoch) -> Result<Vec<AgreementId>, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT DISTINCT id FROM agreements JOIN terms ON agreements.id = terms.agreement
+             WHERE closed IS NULL AND posted IS NOT NULL AND (from_epoch = ?1 OR end_epoch = ?1) ORDER BY id",
+        )?;
+        let rows = found.query_map([epoch.0], |row| row.get(0).map(AgreementId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// An agreement ends sooner than its terms say.

@@ -106,6 +106,15 @@ impl Books {
         Ok(())
     }
 
+    /// Takes back that an epoch was earned: the chain does not have its proof any more.
+    pub(crate) fn unearn(&mut self, epoch: Epoch) -> Result<(), BooksError> {
+        let transaction = self.connection.transaction()?;
+        transaction.execute("UPDATE epochs SET fate = NULL, proof = NULL WHERE epoch = ?1", [epoch.0])?;
+        transaction.execute("DELETE FROM ledger WHERE epoch = ?1", [epoch.0])?;
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// The fate of an epoch, if it is known.
     pub(crate) fn fate(&self, epoch: Epoch) -> Result<Option<Fate>, BooksError> {
         let found = self

@@ -7,6 +7,11 @@ use seedbank_agreement::{Address, Amount, Lane, Signed, Voucher};
 use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::payment::TransactionHash;
 
+/// What may have been read and is not in the books, in `meta`.
+const MISSING: &str = "unwritten_reads";
+/// Nobody's key: no signature is valid for it.
+const NOBODY: PublicKey = PublicKey([0; 32]);
+
 /// A voucher that was cashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RedemptionRow {
@@ -35,6 +40,11 @@ fn put_account(
             ],
         )?,
     };
+    Ok(())
+}
+
+fn put_missing(transaction: &Transaction<'_>, may_miss: Amount) -> rusqlite::Result<()> {
+    transaction.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![MISSING, text(may_miss)])?;
     Ok(())
 }
 
@@ -117,6 +127,36 @@ impl Books {
         Ok(())
     }
 
+    /// The chain has paid this lane less than the books say: what was cashed beyond that never was, and waits again. How much that is.
+    pub(crate) fn take_back_redemptions(
+        &mut self,
+        (payer, signer): (Address, Address),
+        lane: &Lane,
+        since: Timestamp,
+    ) -> Result<Amount, BooksError> {
+        let redeemed = lane.cover().redeemed;
+        let transaction = self.connection.transaction()?;
+        let mut vanished = Amount::ZERO;
+        {
+            let mut found = transaction.prepare_cached(
+                "SELECT txn, cumulative, paid FROM redemptions WHERE payer = ?1 AND signer = ?2",
+            )?;
+            let rows = found.query_map(params![payer.0, signer.0], |row| {
+                Ok((bytes::<32>(row, 0)?, amount(row, 1)?, amount(row, 2)?))
+            })?;
+            let rows = rows.collect::<Result<Vec<_>, _>>()?;
+            let mut remove = transaction
+                .prepare_cached("DELETE FROM redemptions WHERE txn = ?1 AND payer = ?2 AND signer = ?3")?;
+            for (txn, _, paid) in rows.into_iter().filter(|(_, cumulative, _)| *cumulative > redeemed) {
+                remove.execute(params![txn, payer.0, signer.0])?;
+                vanished = vanished.checked_add(paid).unwrap_or(Amount::MAX);
+            }
+        }
+        put_lane(&transaction, payer, signer, lane, since)?;
+        transaction.commit()?;
+        Ok(vanished)
+    }
+
     /// Keeps a lane as the chain has it now.
     pub(crate) fn keep_lane(
         &mut self,
@@ -165,20 +205,37 @@ impl Books {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keeps accounts as they are; `None` for those that are even.
+    /// Keeps accounts as they are; `None` for those that are even. Until the next time so much may be read that is not in the books.
     pub(crate) fn keep_accounts(
         &mut self,
         accounts: &[(PublicKey, Option<Account>)],
+        may_miss: Amount,
     ) -> Result<(), BooksError> {
-        if accounts.is_empty() {
-            return Ok(());
-        }
         let transaction = self.connection.transaction()?;
         for (key, account) in accounts {
             put_account(&transaction, key, account.as_ref())?;
         }
+        put_missing(&transaction, may_miss)?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Sets aside what a daemon that was killed may have served and not written down, as the debt of nobody. How much that is.
+    pub(crate) fn charge_what_was_lost(&mut self, now: Timestamp) -> Result<Amount, BooksError> {
+        let missing: Amount = self.meta(MISSING)?.and_then(|text| text.parse().ok()).unwrap_or_default();
+        if missing == Amount::ZERO {
+            return Ok(missing);
+        }
+        let before = self.accounts()?.into_iter().find(|(key, _)| *key == NOBODY).map(|(_, account)| account);
+        let owed = before.map_or(Amount::ZERO, |account| account.owed).checked_add(missing);
+        let account = Account {
+            network: Network::V4([0; 3]),
+            owed: owed.unwrap_or(Amount::MAX),
+            ahead: Amount::ZERO,
+            since: now,
+        };
+        self.keep_accounts(&[(NOBODY, Some(account))], Amount::ZERO)?;
+        Ok(missing)
     }
 }
 

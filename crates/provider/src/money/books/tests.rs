@@ -1,4 +1,5 @@
 use super::{Books, BooksError, Fate, PendingProposal, Quoted, Terms};
+use crate::money::gas::{Wei, Work};
 use seedbank_agreement::credit::{Account, Network};
 use seedbank_agreement::fragment_set::SetChange;
 use seedbank_agreement::lane::Cover;
@@ -195,7 +196,7 @@ fn payment_is_kept_with_the_account_that_it_pays_for() {
     let mut books = Books::look(dir.path()).unwrap().unwrap();
     assert_eq!(books.lane(payer, signer).unwrap(), Some((lane, Timestamp(7))));
     assert_eq!(books.accounts().unwrap(), [(key, account)]);
-    books.keep_accounts(&[(key, None)]).unwrap();
+    books.keep_accounts(&[(key, None)], Amount(0)).unwrap();
     assert!(books.accounts().unwrap().is_empty());
 }
 
@@ -208,10 +209,10 @@ fn books_of_another_wallet_and_of_a_newer_program_are_refused() {
     books.identify(&[("wallet", "a".to_owned())]).unwrap();
     let other = books.identify(&[("wallet", "b".to_owned())]);
     assert!(matches!(other, Err(BooksError::Other { name: "wallet", .. })));
-    books.connection.pragma_update(None, "user_version", 2).unwrap();
+    books.connection.pragma_update(None, "user_version", 3).unwrap();
     drop(books);
-    assert!(matches!(Books::open(dir.path()), Err(BooksError::Schema { found: 2, .. })));
-    assert!(matches!(Books::look(dir.path()), Err(BooksError::Schema { found: 2, .. })));
+    assert!(matches!(Books::open(dir.path()), Err(BooksError::Schema { found: 3, .. })));
+    assert!(matches!(Books::look(dir.path()), Err(BooksError::Schema { found: 3, .. })));
 }
 
 #[test]
@@ -224,4 +225,68 @@ fn quotes_are_kept_until_they_end() {
     books.add_quote(&quote(20), Timestamp(0)).unwrap();
     assert_eq!(books.quotes(Timestamp(10)).unwrap(), [quote(10), quote(20)]);
     assert_eq!(books.quotes(Timestamp(11)).unwrap(), [quote(20)]);
+}
+
+#[test]
+fn books_from_before_costs_were_kept_get_their_table_and_keep_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let books = opened(dir.path());
+    books.connection.execute_batch("DROP TABLE costs").unwrap();
+    books.connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(books);
+    let mut books = Books::open(dir.path()).unwrap();
+    assert_eq!(books.agreements().unwrap().len(), 1);
+    let huge = Wei(u128::MAX / 2);
+    books.add_cost(Epoch(3), Work::Prove, 10, huge).unwrap();
+    books.add_cost(Epoch(3), Work::Prove, 5, Wei(7)).unwrap();
+    books.add_cost(Epoch(4), Work::Prove, 1, Wei(1)).unwrap();
+    books.add_cost(Epoch(4), Work::Advance, 1, Wei(2)).unwrap();
+    books.add_cost(Epoch(4), Work::Open, 1, huge).unwrap();
+    let costs = Books::look(dir.path()).unwrap().unwrap().costs().unwrap();
+    let shown: Vec<_> = costs.iter().map(|row| (row.work.as_str(), row.transactions, row.gas)).collect();
+    assert_eq!(shown, [("advance", 1, 1), ("open", 1, 1), ("prove", 3, 16)]);
+    assert_eq!(costs[2].wei, Wei(huge.0 + 8));
+    assert_eq!(books.dearest_epoch(Epoch(3)).unwrap(), Wei(huge.0 + 7));
+    assert_eq!(books.dearest_epoch(Epoch(4)).unwrap(), Wei(3), "what can wait does not count");
+}
+
+#[test]
+fn agreement_that_the_chain_lost_is_an_offer_again_and_comes_back_as_it_was_or_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = opened(dir.path());
+    let offer = offer(&[1, 2, 3]);
+    assert!(books.proposals().unwrap().is_empty());
+    assert!(books.offer_again(ID).unwrap());
+    assert_eq!(books.proposals().unwrap(), std::slice::from_ref(&offer));
+    assert!(books.offered_again().unwrap().contains(&ID));
+    books.open_agreement(&offer, ID, Epoch(3), TransactionHash([8; 32])).unwrap();
+    let row = books.agreement_of_proposal(&offer.digest).unwrap().unwrap();
+    assert_eq!((row.id, row.opened), (ID, TransactionHash([8; 32])));
+    // Another offer was faster: the number is another one.
+    assert!(books.offer_again(ID).unwrap());
+    let other = AgreementId(ID.0 + 1);
+    books.open_agreement(&offer, other, Epoch(4), TransactionHash([9; 32])).unwrap();
+    assert_eq!(books.agreements().unwrap().len(), 1);
+    assert_eq!(books.leaves(other, 0).unwrap().len(), 3);
+    assert!(books.leaves(ID, 0).unwrap().is_empty());
+    // Once it has begun the chain does not lose it.
+    books.forget_offers(Epoch(4)).unwrap();
+    assert!(books.offer_again(other).unwrap());
+    books.open_agreement(&offer, other, Epoch(4), TransactionHash([9; 32])).unwrap();
+    books.forget_offers(Epoch(5)).unwrap();
+    assert!(!books.offer_again(other).unwrap());
+}
+
+#[test]
+fn what_a_killed_daemon_may_have_served_is_nobodys_debt_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = Books::open(dir.path()).unwrap();
+    assert_eq!(books.charge_what_was_lost(Timestamp(1)).unwrap(), Amount(0));
+    books.keep_accounts(&[], Amount(30)).unwrap();
+    assert_eq!(books.charge_what_was_lost(Timestamp(1)).unwrap(), Amount(30));
+    assert_eq!(books.charge_what_was_lost(Timestamp(1)).unwrap(), Amount(0));
+    books.keep_accounts(&[], Amount(12)).unwrap();
+    assert_eq!(books.charge_what_was_lost(Timestamp(2)).unwrap(), Amount(12));
+    let accounts = books.accounts().unwrap();
+    assert_eq!((accounts.len(), accounts[0].1.owed), (1, Amount(42)));
 }

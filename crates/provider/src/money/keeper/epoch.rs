@@ -1,0 +1,170 @@
+//! Bringing set and books to the present epoch.
+
+use super::standing::mined;
+use super::{COMPARED_ALWAYS, Keeper, RoundError};
+use crate::money::books::Fate;
+use crate::money::gas::Work;
+use seedbank_agreement::{AgreementId, Amount, Epoch};
+use seedbank_settlement::{Agreement, Chain, Outcome, ProofSet};
+use std::collections::BTreeMap;
+use tracing::{error, warn};
+
+/// Agreements in one transaction that moves them on, at some 100,000 gas each.
+const MOVE_ON_MAX: usize = 50;
+/// Past epochs closed in one transaction: ten years of daily ones take a dozen.
+const ADVANCE_MAX: u32 = 300;
+/// Past epochs settled in one round.
+const SETTLE_MAX: u32 = 1_000;
+
+impl Keeper {
+    /// Brings the set to the present epoch, whatever was missed while nobody looked.
+    pub(super) async fn catch_up(&mut self, epoch: Epoch) -> Result<Option<ProofSet>, RoundError> {
+        let own = self.own();
+        loop {
+            let Some(set) = self.wallet.chain().market().get_set(own).await? else { return Ok(None) };
+            if let Some(dead) = set.dead_at {
+                self.money.health.dead(Some(format!(
+                    "the set is dead since epoch {dead}: too many epochs were missed, or the stake was too small"
+                )));
+                return Ok(Some(set));
+            }
+            self.money.health.dead(None);
+            if set.due > 0 {
+                let due = self.due(&set).await?;
+                if due.is_empty() {
+                    // Somebody else moved them on between the two questions.
+                    continue;
+                }
+                for batch in due.chunks(MOVE_ON_MAX) {
+                    let sent = self.wallet.market().move_on(batch).await;
+                    self.note_cost(Work::Advance, mined(sent.as_ref())).await?;
+                    sent?;
+                }
+            } else if set.epoch < epoch {
+                let sent = self.wallet.market().advance(own, ADVANCE_MAX).await;
+                self.note_cost(Work::Advance, mined(sent.as_ref())).await?;
+                sent?;
+            } else {
+                return Ok(Some(set));
+            }
+        }
+    }
+
+    /// Agreements whose terms begin or end with the set's epoch: those that the books know of, or all if the chain knows of more.
+    async fn due(&self, set: &ProofSet) -> Result<Vec<AgreementId>, RoundError> {
+        let epoch = set.epoch;
+        let known = self.money.blocking(move |money| money.books().due(epoch)).await?;
+        let due = self.due_of(known, epoch).await?;
+        if u32::try_from(due.len()).is_ok_and(|found| found >= set.due) {
+            return Ok(due);
+        }
+        self.due_of(self.open_rows().await?.into_iter().map(|row| row.id).collect(), epoch).await
+    }
+
+    async fn due_of(&self, ids: Vec<AgreementId>, epoch: Epoch) -> Result<Vec<AgreementId>, RoundError> {
+        let found = self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await });
+        let is_due = |agreement: &Agreement| match (&agreement.next, &agreement.current) {
+            (Some(next), _) => next.from == epoch,
+            (None, Some(current)) => current.end == epoch,
+            (None, None) => false,
+        };
+        let due = found.await?.into_iter().filter(|(_, found)| found.as_ref().is_some_and(is_due));
+        Ok(due.map(|(id, _)| id).collect())
+    }
+
+    /// Writes down what became of epochs that are over.
+    pub(super) async fn settle(&mut self, epoch: Epoch, set: Option<&ProofSet>) -> Result<(), RoundError> {
+        let Some(first) = self.money.blocking(|money| money.first_unsettled()).await? else { return Ok(()) };
+        let last = epoch.0.min(first.0.saturating_add(SETTLE_MAX));
+        let slash_epochs = self.wallet.chain().deployment().parameters.market.slash_epochs;
+        for past in first.0..last {
+            let past = Epoch(past);
+            let outcome = self.outcome(past).await?;
+            let died = set.and_then(|set| set.dead_at).is_some_and(|dead| past.0.saturating_add(1) == dead.0);
+            let fate = match outcome {
+                Outcome::Proven => Fate::Earned,
+                Outcome::Missed => Fate::Missed,
+                // What killed the set without a slash: the stake was too small for it.
+                Outcome::Nothing if died => Fate::Missed,
+                Outcome::Nothing => Fate::Void,
+            };
+            let slashed = outcome == Outcome::Missed;
+            let settled = self.money.blocking(move |money| money.settle(past, fate, slashed, slash_epochs));
+            let settled = settled.await?;
+            if settled.sum == Amount::ZERO {
+                continue;
+            }
+            if settled.is_news {
+                match fate {
+                    Fate::Missed => error!(epoch = %past, "epoch missed: nothing earned, stake slashed"),
+                    Fate::Void => warn!(epoch = %past, "epoch void: nothing earned"),
+                    Fate::Earned => {}
+                }
+            }
+            if self.counted < Some(past) {
+                self.counted = Some(past);
+                self.metrics.money.settled(fate);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the books' open agreements with the chain. Gives those that are open there, if it was compared.
+    pub(super) async fn compare(
+        &mut self,
+        epoch: Epoch,
+    ) -> Result<BTreeMap<AgreementId, Agreement>, RoundError> {
+        let again = self.money.blocking(|money| money.books().offered_again()).await?;
+        let mut rows = self.open_rows().await?;
+        rows.retain(|row| !again.contains(&row.id));
+        if rows.len() > COMPARED_ALWAYS && self.compared_in == Some(epoch) {
+            return Ok(BTreeMap::new());
+        }
+        let ids = rows.iter().map(|row| row.id).collect();
+        let found =
+            self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await }).await?;
+        let mut found: BTreeMap<AgreementId, Agreement> =
+            found.into_iter().filter_map(|(id, found)| Some((id, found?))).collect();
+        // After a reorganisation a number may be another agreement's.
+        for row in &rows {
+            if found
+                .get(&row.id)
+                .is_some_and(|found| found.client != row.client || found.provider != self.own())
+            {
+                found.remove(&row.id);
+            }
+        }
+        let own = self.own();
+        for row in rows {
+            let (id, on_chain) = (row.id, found.get(&row.id).copied());
+            let is_shown = |chain: Chain| async move {
+                let found = chain.market().get_agreement(id).await?;
+                Ok(found.is_some_and(|agreement| agreement.provider == own))
+            };
+            if on_chain.is_none() && self.any_endpoint(is_shown).await {
+                continue;
+            }
+            self.money.blocking(move |money| money.compare(&row, on_chain.as_ref(), epoch)).await?;
+        }
+        self.money.blocking(move |money| money.books().forget_offers(epoch)).await?;
+        self.compared_in = Some(epoch);
+        Ok(found)
+    }
+
+    /// What became of an epoch. One that the books say was proven needs more than one endpoint's word to be anything else.
+    pub(super) async fn outcome(&self, epoch: Epoch) -> Result<Outcome, RoundError> {
+        let own = self.own();
+        let outcome = self.wallet.chain().market().outcome(own, epoch).await?;
+        if outcome == Outcome::Proven {
+            return Ok(outcome);
+        }
+        let fate = self.money.blocking(move |money| money.books().fate(epoch)).await?;
+        let proven = fate == Some(Fate::Earned)
+            && self
+                .any_endpoint(|chain| async move {
+                    Ok(chain.market().outcome(own, epoch).await? == Outcome::Proven)
+                })
+                .await;
+        Ok(if proven { Outcome::Proven } else { outcome })
+    }
+}

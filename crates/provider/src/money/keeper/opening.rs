@@ -1,0 +1,114 @@
+//! Offers that were taken become agreements.
+
+use super::standing::mined;
+use super::{Keeper, RoundError};
+use crate::money::books::PendingProposal;
+use crate::money::gas::Work;
+use seedbank_agreement::{AgreementId, Epoch, Proposal, Signed};
+use seedbank_protocol::payment::TransactionHash;
+use seedbank_settlement::{Agreement, SendError, Skip};
+use std::collections::VecDeque;
+use tracing::{info, warn};
+
+/// Offers in one transaction, at some 222,000 gas each.
+const OFFERS_MAX: usize = 40;
+
+/// The agreement of an offer, and the transaction that made it; or why the market refuses.
+type Opened = Result<(AgreementId, TransactionHash), String>;
+
+/// What became of a batch.
+enum Activated {
+    /// Of each offer in it.
+    Decided(Vec<Opened>),
+    /// One of them can't be sent; nobody knows which.
+    NotTogether,
+}
+
+impl Keeper {
+    pub(super) async fn open_agreements(&mut self, epoch: Epoch) -> Result<(), RoundError> {
+        let offers = self.money.blocking(|money| money.books().proposals()).await?;
+        let mut unknown = Vec::new();
+        for offer in offers {
+            // A transaction of an earlier run may have done it.
+            match self.known(&offer.request.proposal).await? {
+                Some(id) => self.note_opened(offer, Ok((id, TransactionHash([0; 32]))), epoch).await?,
+                None => unknown.push(offer),
+            }
+        }
+        let mut batches: VecDeque<Vec<PendingProposal>> =
+            unknown.chunks(OFFERS_MAX).map(<[PendingProposal]>::to_vec).collect();
+        while let Some(batch) = batches.pop_front() {
+            match self.activate(&batch).await? {
+                Activated::Decided(outcomes) => {
+                    for (offer, outcome) in batch.into_iter().zip(outcomes) {
+                        self.note_opened(offer, outcome, epoch).await?;
+                    }
+                }
+                // The one that it is about must not hold up the others.
+                Activated::NotTogether => batches.extend(batch.into_iter().map(|offer| vec![offer])),
+            }
+        }
+        Ok(())
+    }
+
+    /// The agreement that an offer became already.
+    async fn known(&self, offer: &Signed<Proposal>) -> Result<Option<AgreementId>, RoundError> {
+        let market = self.wallet.chain().market();
+        let Some(id) = market.agreement_of(offer.message.client, self.own()).await? else { return Ok(None) };
+        let is_this = |agreement: &Agreement| {
+            agreement.sequence == 0
+                && agreement.latest().is_some_and(|terms| {
+                    terms.set_root == offer.message.set_root && terms.end == offer.message.end_epoch
+                })
+        };
+        Ok(market.get_agreement(id).await?.as_ref().is_some_and(is_this).then_some(id))
+    }
+
+    async fn activate(&mut self, offers: &[PendingProposal]) -> Result<Activated, RoundError> {
+        let signed: Vec<Signed<Proposal>> =
+            offers.iter().map(|offer| offer.request.proposal.clone()).collect();
+        let sent = self.wallet.market().activate(&signed).await;
+        self.note_cost(Work::Open, mined(sent.as_ref().map(|sent| &sent.mined))).await?;
+        match sent {
+            Ok(activation) => {
+                let transaction = TransactionHash(activation.mined.transaction);
+                let opened = |outcome: Result<AgreementId, Skip>| {
+                    outcome.map(|id| (id, transaction)).map_err(|skip| format!("{skip:?}"))
+                };
+                Ok(Activated::Decided(activation.agreements.into_iter().map(opened).collect()))
+            }
+            Err(SendError::Refused(_)) if offers.len() > 1 => Ok(Activated::NotTogether),
+            Err(SendError::Refused(refusal)) => Ok(Activated::Decided(vec![Err(refusal.to_string())])),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn note_opened(
+        &self,
+        offer: PendingProposal,
+        opened: Opened,
+        epoch: Epoch,
+    ) -> Result<(), RoundError> {
+        let client = offer.request.proposal.message.client;
+        let agreement = match &opened {
+            Ok((id, _)) => self.wallet.chain().market().get_agreement(*id).await?,
+            Err(_) => None,
+        };
+        let from = agreement.and_then(|agreement| agreement.latest().map(|terms| terms.from));
+        let from = from.unwrap_or(Epoch(epoch.0.saturating_add(1)));
+        self.money
+            .blocking(move |money| match opened {
+                Ok((id, transaction)) => {
+                    info!(agreement = %id, %client, "agreement opened");
+                    money.books().open_agreement(&offer, id, from, transaction)
+                }
+                Err(why) => {
+                    warn!(%client, why, "offer refused by the market");
+                    money.books().refuse_proposal(&offer.digest, &why)
+                }
+            })
+            .await?;
+        self.money.offers.send_modify(|count| *count += 1);
+        Ok(())
+    }
+}

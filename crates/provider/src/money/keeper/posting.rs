@@ -1,0 +1,92 @@
+//! Revisions and vouchers on their way to the chain.
+
+use super::standing::mined;
+use super::{Keeper, RoundError};
+use crate::money::cash::CashError;
+use crate::money::connect::ChainError;
+use crate::money::epochs::{Elapsed, posts_now};
+use crate::money::gas::Work;
+use seedbank_agreement::Epoch;
+use seedbank_protocol::payment::TransactionHash;
+use seedbank_settlement::{Head, Skip};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Revisions in one transaction.
+const REVISIONS_MAX: usize = 50;
+
+impl Keeper {
+    /// Posts what clients and provider have signed for the next epoch.
+    pub(super) async fn post(&mut self, head: &Head, epoch: Epoch) -> Result<(), RoundError> {
+        let next = Epoch(epoch.0.saturating_add(1));
+        let waiting = self.money.blocking(move |money| money.books().unposted(next)).await?;
+        let waiting: Vec<_> = waiting
+            .into_iter()
+            .filter(|(signed, _)| {
+                !self.refused.contains(&(signed.message.agreement, signed.message.sequence))
+            })
+            .collect();
+        let elapsed = Elapsed::at(&self.wallet.chain().deployment().clock(), epoch, head.time);
+        if waiting.is_empty() || !posts_now(elapsed, self.posted_in == Some(epoch), self.gas()) {
+            return Ok(());
+        }
+        for batch in waiting.chunks(REVISIONS_MAX) {
+            let posted = self.wallet.market().revise(batch).await;
+            self.note_cost(Work::Post, mined(posted.as_ref().map(|posted| &posted.mined))).await?;
+            let posted = posted?;
+            self.posted_in = Some(epoch);
+            let by = TransactionHash(posted.mined.transaction);
+            for ((signed, _), outcome) in batch.iter().zip(posted.revisions) {
+                let (id, sequence) = (signed.message.agreement, signed.message.sequence);
+                match outcome {
+                    Ok(()) => {
+                        info!(agreement = %id, sequence, transaction = %by, "revision posted");
+                        self.money
+                            .blocking(move |money| money.books().mark_posted(id, sequence, Some(&by)))
+                            .await?;
+                    }
+                    // The steward was faster.
+                    Err(Skip::Stale) => {
+                        self.money
+                            .blocking(move |money| money.books().mark_posted(id, sequence, None))
+                            .await?;
+                    }
+                    Err(Skip::Behind) => {}
+                    Err(reason) => {
+                        warn!(agreement = %id, sequence, ?reason, "revision refused by the market");
+                        self.refused.insert((id, sequence));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cashes vouchers, now and then.
+    pub(super) async fn cash(&mut self) -> Result<(), RoundError> {
+        let every = Duration::from_secs(self.money.config.redeem.every_s);
+        if self.cashed_at.is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        self.cashed_at = Some(Instant::now());
+        let money = Arc::clone(&self.money);
+        if self.recheck_cashed {
+            money.recheck_cashed(&self.wallet).await?;
+            self.recheck_cashed = false;
+        }
+        // Before the first transaction nobody knows what gas costs: then only what is urgent would pay, and that can wait a round.
+        let Some(gas_price) = self.gas_price else { return Ok(()) };
+        let cashed = money.cash(&self.wallet, gas_price).await;
+        let sent = match &cashed {
+            Ok(cashed) => *cashed,
+            Err(CashError::Chain(ChainError::Send(error))) => mined(Err(error)),
+            Err(CashError::Chain(_) | CashError::Books(_)) => None,
+        };
+        self.note_cost(Work::Cash, sent).await?;
+        if cashed?.is_some() {
+            self.metrics.money.redemptions.inc();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Gas that costs something, and coin that runs out.
+
+use crate::world::{EPOCH, World, run, stored, until};
+use seedbank_agreement::Amount;
+use seedbank_protocol::payment::VoucherAnswer;
+use seedbank_provider::{Fate, Wei};
+use seedbank_settlement::Outcome;
+use seedbank_testkit::chain::{Act, Node, Proxy};
+use serde_json::json;
+
+const PRICE: u128 = 1_000;
+/// Gas of some hundred epochs.
+const COIN: u128 = 1_000_000_000 * PRICE;
+
+/// Gas has a price, the provider some coin for it, and an endpoint whose price the tests can raise.
+async fn world(lines: &str, coin: u128) -> (World, Proxy) {
+    let node = Node::embedded_at(PRICE).await;
+    let proxy = Proxy::of(&node).await;
+    let world = World::on(node, &[proxy.url()], lines).await;
+    world.wallet.send_coin(world.payee, coin).await.unwrap();
+    (world, proxy)
+}
+
+#[test]
+fn gas_above_the_cap_is_waited_out_with_warnings_and_the_epoch_is_proven_in_time() {
+    run(async {
+        let (world, proxy) = world(&format!("gas_price_max = {}", 2 * PRICE), COIN).await;
+        let provider = world.start().await;
+        world.agree(&provider.client(), &stored(1..3)).await;
+        let first = world.next_epoch().await;
+        world.proven(first).await;
+
+        proxy.does(|method, _| match method {
+            "eth_gasPrice" => Act::Answer(json!("0x7d1")),
+            _ => Act::Forward,
+        });
+        let epoch = world.next_epoch().await;
+        world.node.pass(u64::from(EPOCH) / 2).await;
+        until("the operator is warned at half of the epoch", || async {
+            let (status, text) = provider.page("/healthz").await;
+            status == 200 && text.contains("gas costs 2001 wei, and at most 2000 is paid")
+        })
+        .await;
+        world.node.pass(u64::from(EPOCH) / 4).await;
+        until("it is alarmed at three quarters", || async {
+            let (status, text) = provider.page("/healthz").await;
+            status == 503 && text.contains("is not proven: gas costs 2001 wei")
+        })
+        .await;
+        let sent = proxy.asked("eth_sendRawTransaction").len();
+        let trouble = world.report().epochs.into_iter().find(|row| row.epoch == epoch).unwrap();
+        assert!(trouble.fate.is_none() && trouble.reason.unwrap().contains("gas costs"));
+        assert_eq!(proxy.asked("eth_sendRawTransaction").len(), sent, "nothing is sent at that price");
+
+        proxy.does(|_, _| Act::Forward);
+        world.proven(epoch).await;
+        assert_eq!(world.epoch().await, epoch, "in its epoch");
+        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        let market = world.wallet.chain().market();
+        assert_eq!(market.free(world.payee).await.unwrap(), Amount(2 * world.rate(600_000).units()));
+    });
+}
+
+#[test]
+fn operator_is_told_long_before_the_coin_for_gas_is_used_up_and_what_it_went_for() {
+    run(async {
+        let (world, _proxy) = world("", COIN).await;
+        let provider = world.start().await;
+        world.agree(&provider.client(), &stored(1..3)).await;
+        let mut epoch = world.next_epoch().await;
+        world.proven(epoch).await;
+        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        until("the standing is of this epoch", || async {
+            world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
+        })
+        .await;
+        let report = world.report();
+        let standing = report.standing.unwrap();
+        assert_eq!((standing.sender, standing.gas_price), (world.payee, Wei(PRICE)));
+        let left = world.wallet.chain().coin(world.payee).await.unwrap();
+        assert_eq!(standing.coin, Wei(left));
+        let spent: u128 = report.costs.iter().map(|row| row.wei.0).sum();
+        // The token's allowance is the only transaction that no kind of work stands for.
+        assert!(spent <= COIN - left && COIN - left - spent < 60_000 * PRICE, "{spent} of {}", COIN - left);
+        let of = |work: &str| report.costs.iter().find(|row| row.work == work).unwrap().clone();
+        assert_eq!((of("prove").transactions, of("open").transactions), (1, 1));
+        assert_eq!(of("prove").wei, Wei(u128::from(of("prove").gas) * PRICE));
+
+        // Most of it is gone: enough for two epochs, and the operator is told while there is time.
+        let an_epoch = (of("prove").wei.0 + of("advance").wei.0) * 2;
+        provider.stop().await;
+        drain(&world, left - an_epoch).await;
+        let provider = world.start().await;
+        until("the operator is told", || async {
+            let (status, text) = provider.page("/healthz").await;
+            status == 200 && text.contains(&format!("{} has coin for the gas of", world.payee))
+        })
+        .await;
+        // Then it is used up: nothing is sent, nothing is lost but the epochs, and it goes on once there is coin.
+        for _ in 0..2 {
+            epoch = world.next_epoch().await;
+            world.node.pass(u64::from(EPOCH) * 3 / 4).await;
+            let told = || async {
+                let (status, text) = provider.page("/healthz").await;
+                status == 503 && text.contains("has not enough of the chain's coin to pay for gas")
+            };
+            let market = world.wallet.chain().market();
+            let proven = || async { market.outcome(world.payee, epoch).await.unwrap() == Outcome::Proven };
+            until("it is proven or the operator is alarmed", || async { proven().await || told().await })
+                .await;
+            if !proven().await {
+                break;
+            }
+        }
+        let market = world.wallet.chain().market();
+        assert_eq!(market.outcome(world.payee, epoch).await.unwrap(), Outcome::Nothing);
+        world.wallet.send_coin(world.payee, COIN).await.unwrap();
+        world.proven(epoch).await;
+        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        assert!(world.report().epochs.iter().all(|row| row.fate != Some(Fate::Missed)));
+    });
+}
+
+/// Sends the provider's coin away, from outside the daemon.
+async fn drain(world: &World, wei: u128) {
+    let key = world.provider_key();
+    let chain = world.node.chain(&world.deployment).await;
+    let wallet = seedbank_settlement::Wallet::start(chain, key, seedbank_testkit::chain::policy());
+    let gas = 21_000 * PRICE;
+    wallet.send_coin(world.wallet.address(), wei - gas).await.unwrap();
+    wallet.stop().await;
+}
+
+#[test]
+fn vouchers_are_not_cashed_until_they_bring_more_than_their_gas_takes() {
+    run(async {
+        // A unit is worth a wei, so cashing a voucher costs some 120 million of them.
+        let lines = "[chain.redeem]\nevery_s = 0\nfactor = 2\n";
+        let (world, _proxy) = world(lines, COIN).await;
+        let provider = world.start().await;
+        let client = provider.client();
+        world.open_channel(5_000_000_000, 4_000_000_000).await;
+        let pay = |sum| {
+            let (world, client) = (&world, &client);
+            async move { client.client.pay(&client.peer, &world.voucher(sum)).await.unwrap() }
+        };
+        assert!(matches!(pay(1_000_000).await, VoucherAnswer::Accepted(_)));
+        // Rounds go by in which it could be cashed.
+        world.agree(&client, &stored(1..3)).await;
+        let epoch = world.next_epoch().await;
+        world.proven(epoch).await;
+        until("the standing is of this epoch", || async {
+            world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
+        })
+        .await;
+        let report = world.report();
+        assert!(report.redemptions.is_empty(), "it would cost more than it brings");
+        assert_eq!(report.vouchers[0].due, Amount(1_000_000));
+
+        assert!(matches!(pay(1_000_000_000).await, VoucherAnswer::Accepted(_)));
+        until("the batch pays", || async {
+            let report = world.report();
+            report.redemptions.len() == 1 && report.costs.iter().any(|row| row.work == "cash")
+        })
+        .await;
+        let report = world.report();
+        let cost = report.costs.iter().find(|row| row.work == "cash").unwrap();
+        assert!(report.redemptions[0].paid.0 > 2 * cost.wei.0, "{cost:?}");
+    });
+}
