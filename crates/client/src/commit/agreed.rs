@@ -16,7 +16,11 @@ use seedbank_protocol::payment::RefusalReason;
 use seedbank_transport::asked_now;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
+
+/// What a process that died has begun is ended in passing: nobody's push waits longer for it.
+const BEGUN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has all providers sign that hold something of this push, and ends what a process that died has begun to ask others. Does
 /// nothing in a network that is not paid.
@@ -34,9 +38,17 @@ pub(crate) async fn agree(context: &PushContext, uploader: &Uploader) -> Result<
     for provider in providers.into_iter().chain(begun.iter().copied()) {
         let (payer, books, network) =
             (Arc::clone(payer), Arc::clone(&context.books), Arc::clone(&context.network));
+        let is_begun = begun.contains(&provider);
         asked.spawn(async move {
             let agreeing = Agreeing { payer: &payer, books: &books, network: &network, provider };
-            (provider, agreeing.run(Purpose::Push(lease)).await)
+            let run = agreeing.run(Purpose::Push(lease));
+            let answer = if is_begun {
+                // Wherever it is cut, whoever comes next asks again.
+                tokio::time::timeout(BEGUN_PATIENCE, run).await.unwrap_or(Ok(()))
+            } else {
+                run.await
+            };
+            (provider, answer)
         });
     }
     let mut refused = BTreeMap::new();

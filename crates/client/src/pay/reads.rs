@@ -13,7 +13,7 @@ use seedbank_agreement::price::{TooDear, egress};
 use seedbank_agreement::{Address, Amount, Typed, Voucher, WalletKey};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Problem, ProblemCode};
-use seedbank_protocol::payment::{PaymentDue, VoucherAnswer, VoucherReason, VoucherRequest};
+use seedbank_protocol::payment::{PaymentDue, VoucherAnswer, VoucherReason, VoucherRefusal, VoucherRequest};
 use seedbank_transport::{CallError, PeerAddress, ProviderClient};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -340,7 +340,7 @@ impl Reads {
                     (VoucherReason::Stale, _) if refusal.cumulative == promised => return Ok(()),
                     (VoucherReason::Uncovered | VoucherReason::Exiting, Some(patience)) => {
                         if !std::mem::replace(&mut is_mended, true) {
-                            self.mend(running, &voucher.voucher.message).await?;
+                            self.mend(running, &voucher.voucher.message, &refusal).await?;
                         }
                         tokio::time::sleep(patience).await;
                     }
@@ -434,9 +434,18 @@ impl Reads {
     }
 
     /// What this home remembers of a channel is wrong when its money was taken out of it meanwhile, or is about to be.
-    async fn mend(&self, running: &Running, voucher: &Voucher) -> Result<(), PayError> {
+    async fn mend(
+        &self,
+        running: &Running,
+        voucher: &Voucher,
+        refusal: &VoucherRefusal,
+    ) -> Result<(), PayError> {
         let Voucher { payee, signer, cumulative, .. } = *voucher;
         let state = self.payer.chain().channel(payee, signer).await?;
+        if state.exit_at.is_some() && !lanes::is_leaving(self.payer.dir(), &payee) {
+            // A person takes the money out: others are to be read from.
+            return Err(PayError::Refused(refusal.message.clone()));
+        }
         let cap = self.cover(running, signer, cumulative, &state).await?;
         let taken = self.lanes.lock().await;
         let Some(Own { lane, .. }) = taken.own.iter().find(|own| own.key.address() == signer) else {

@@ -280,6 +280,13 @@ async fn an_exit_that_a_person_announced_is_the_person_s() {
         paid.ledger.state().channels.iter().next().map(|(payee, (sum, _))| (*payee, *sum)).unwrap();
     let chain = paid.ledger.of(wallet().address());
     chain.order(Order::RequestExit(payee, deposit)).await.unwrap();
+    // Readers leave it alone, too, and read from the others.
+    let network = paid.network(limits());
+    let reading = paid.world.try_read(version, Arc::clone(&network)).await.unwrap();
+    assert_eq!(reading.cat("a", 0..900_000).await.unwrap().len(), 900_000);
+    network.settle(Duration::from_secs(10)).await;
+    drop(network);
+    assert!(paid.ledger.state().exits.contains_key(&payee));
     make_idle(&paid);
     for provider in &paid.world.providers {
         paid.world.books.set_agreement_state(provider.key(), AgreementState::Stopped).unwrap();
