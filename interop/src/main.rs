@@ -5,7 +5,7 @@
 use alloy_primitives::{Address, B256, U256, hex};
 use alloy_provider::network::{EthereumWallet, TransactionBuilder};
 use alloy_provider::{Provider, ProviderBuilder};
-use alloy_rpc_types_eth::{BlockId, BlockNumberOrTag, Filter, TransactionRequest};
+use alloy_rpc_types_eth::{BlockId, BlockNumberOrTag, Filter, Log, TransactionRequest};
 use alloy_signer_local::PrivateKeySigner;
 use anyhow::{Context, Result, ensure};
 
@@ -67,6 +67,14 @@ async fn main() -> Result<()> {
     ensure!(sums == [1, 3, 6], "{found:?}");
     let last = node.get_logs(&all.from_block(blocks[2]).to_block(blocks[2])).await?;
     ensure!(last.len() == 1 && last[0].block_number == Some(blocks[2]), "{last:?}");
+
+    let watched = node.new_filter(&Filter::new().address(counter)).await?;
+    let call = TransactionRequest::default().with_to(counter).with_input(B256::with_last_byte(4));
+    node.send_transaction(call).await?.get_receipt().await?;
+    let changes: Vec<Log> = node.get_filter_changes(watched).await?;
+    ensure!(changes.len() == 1 && changes[0].data().data[31] == 10, "{changes:?}");
+    ensure!(node.get_filter_changes::<Log>(watched).await?.is_empty(), "it was told before");
+    ensure!(node.uninstall_filter(watched).await?, "the filter was there");
 
     let head = node.get_block_number().await?;
     let block = node

@@ -10,6 +10,7 @@ use crate::header::{SignedHeader, address_of};
 use crate::key_file::{self, KeyError};
 use crate::leader::Leader;
 use crate::limits::{Limits, SendRates};
+use crate::rpc::Filters;
 use crate::sequencer::{self, Command, SendError, Sequencer, THREAD_NAME, wall_clock, write_genesis};
 use crate::shared::Shared;
 use crate::store::{Store, StoreError, Writer};
@@ -153,6 +154,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) clock: ClockControl,
     pub(crate) calls: Arc<Semaphore>,
+    pub(crate) filters: Filters,
     rates: Mutex<SendRates>,
     maker: Mutex<Maker>,
 }
@@ -325,6 +327,7 @@ impl Node {
         let inner = Inner {
             shared,
             calls: Arc::new(Semaphore::new(config.limits.calls_at_once_max)),
+            filters: Filters::default(),
             rates: Mutex::new(SendRates::new(&config.limits)),
             limits: config.limits,
             clock: config.clock,

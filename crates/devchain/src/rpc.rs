@@ -2,6 +2,7 @@
 
 mod call;
 mod error;
+mod filters;
 mod logs;
 mod params;
 mod read;
@@ -11,6 +12,7 @@ mod send;
 use crate::clock::ClockControl;
 use crate::node::Inner;
 use error::{Answer, RpcError};
+pub(crate) use filters::Filters;
 use params::Params;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -96,6 +98,9 @@ async fn dispatch(node: &Arc<Inner>, method: &str, params: Params) -> Answer {
         "eth_call" => on_a_thread(node, move |node| call::call(node, &params)).await,
         "eth_estimateGas" => on_a_thread(node, move |node| call::estimate_gas(node, &params)).await,
         "eth_getLogs" => on_a_thread(node, move |node| logs::get(node, &params)).await,
+        "eth_newFilter" => on_a_thread(node, move |node| filters::new_logs(node, &params)).await,
+        "eth_getFilterChanges" => on_a_thread(node, move |node| filters::changes(node, &params)).await,
+        "eth_getFilterLogs" => on_a_thread(node, move |node| filters::all(node, &params)).await,
         "evm_increaseTime" | "evm_setNextBlockTimestamp" | "evm_mine" if node.clock == ClockControl::Test => {
             send::clock(node, method, &params).await
         }

@@ -15,22 +15,42 @@ const ALTERNATIVES_MAX: usize = 1_000;
 const TOPICS_MAX: usize = 4;
 
 /// What is searched for. An empty list of alternatives means that anything will do.
-struct Filter {
+pub(super) struct Filter {
     addresses: Vec<Address>,
     topics: Vec<Vec<B256>>,
+}
+
+/// What to do when there are more logs than one answer may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overflow {
+    Refuse,
+    /// Give those of the first blocks.
+    Stop,
 }
 
 pub(super) fn get(node: &Inner, params: &Params) -> Answer {
     let fields = params.object(0)?;
     let filter = Filter::parse(fields)?;
     let Some((first, last)) = range(node, fields)? else { return Ok(Value::Array(Vec::new())) };
-    let (blocks_max, logs_max) = (node.limits.log_blocks_max, node.limits.logs_max);
+    let blocks_max = node.limits.log_blocks_max;
     if last - first >= blocks_max {
         let asked = last - first + 1;
         return Err(RpcError::limit(format!(
             "a range of {asked} blocks; at most {blocks_max} are searched at once"
         )));
     }
+    search(node, &filter, first, last, Overflow::Refuse).map(|(found, _)| Value::Array(found))
+}
+
+/// The logs that fit in these blocks, and the last block that was searched.
+pub(super) fn search(
+    node: &Inner,
+    filter: &Filter,
+    first: u64,
+    last: u64,
+    overflow: Overflow,
+) -> Result<(Vec<Value>, u64), RpcError> {
+    let logs_max = node.limits.logs_max;
     let snapshot = node.shared.store.snapshot()?;
     let mut found = Vec::new();
     for number in snapshot.blocks_with_logs(first, last, |bloom| filter.may_be_in(bloom))? {
@@ -42,7 +62,16 @@ pub(super) fn get(node: &Inner, params: &Params) -> Answer {
             continue;
         }
         if found.len() + matching.len() > logs_max {
-            return Err(RpcError::limit(format!("more than {logs_max} logs: ask for fewer blocks at once")));
+            match overflow {
+                Overflow::Refuse => {
+                    return Err(RpcError::limit(format!(
+                        "more than {logs_max} logs: ask for fewer blocks at once"
+                    )));
+                }
+                // A single block's are given whatever their number, or nothing would ever come after them.
+                Overflow::Stop if found.is_empty() => {}
+                Overflow::Stop => return Ok((found, number - 1)),
+            }
         }
         let block = snapshot.block(number)?.ok_or_else(missing)?;
         let transaction = render::transaction_of(&block, &node.shared.genesis)?.ok_or_else(missing)?;
@@ -50,7 +79,7 @@ pub(super) fn get(node: &Inner, params: &Params) -> Answer {
             matching.into_iter().map(|(log, index)| render::log(log, index, &block, transaction.hash())),
         );
     }
-    Ok(Value::Array(found))
+    Ok((found, last))
 }
 
 /// The blocks to search; `None` if there are none.
@@ -65,19 +94,26 @@ fn range(node: &Inner, fields: &Map<String, Value>) -> Result<Option<(u64, u64)>
         return Ok(Some((number, number)));
     }
     let head = BlockSelector::Latest.number(node)?.unwrap_or_default();
-    let end = |name| -> Result<u64, RpcError> {
-        match field(name).map(params::block_selector).transpose()?.unwrap_or(BlockSelector::Latest) {
-            BlockSelector::Latest => Ok(head),
-            BlockSelector::Number(number) => Ok(number),
-            BlockSelector::Hash(_) => Err(RpcError::params("a range is given by numbers")),
-        }
-    };
-    let (first, last) = (end("fromBlock")?, end("toBlock")?.min(head));
+    let (first, last) = bounds(fields)?;
+    let (first, last) = (first.unwrap_or(head), last.unwrap_or(head).min(head));
     Ok((first <= last).then_some((first, last)))
 }
 
+/// First and last block; `None` is the latest.
+pub(super) fn bounds(fields: &Map<String, Value>) -> Result<(Option<u64>, Option<u64>), RpcError> {
+    let end = |name| -> Result<Option<u64>, RpcError> {
+        let given = fields.get(name).filter(|value| !value.is_null());
+        match given.map(params::block_selector).transpose()?.unwrap_or(BlockSelector::Latest) {
+            BlockSelector::Latest => Ok(None),
+            BlockSelector::Number(number) => Ok(Some(number)),
+            BlockSelector::Hash(_) => Err(RpcError::params("a range is given by numbers")),
+        }
+    };
+    Ok((end("fromBlock")?, end("toBlock")?))
+}
+
 impl Filter {
-    fn parse(fields: &Map<String, Value>) -> Result<Filter, RpcError> {
+    pub(super) fn parse(fields: &Map<String, Value>) -> Result<Filter, RpcError> {
         let addresses = alternatives(fields.get("address"), params::address)?;
         let topics = match fields.get("topics") {
             None | Some(Value::Null) => Vec::new(),

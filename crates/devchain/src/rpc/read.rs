@@ -1,6 +1,7 @@
 //! The methods that only look.
 
 use super::error::{Answer, RpcError};
+use super::filters;
 use super::params::{BlockSelector, Params};
 use super::render::{self, Transactions, quantity};
 use crate::block::Block;
@@ -31,6 +32,9 @@ pub(super) fn method(name: &str) -> Option<Read> {
         "eth_gasPrice" => |node, _| Ok(json!(U128::from(node.shared.genesis.gas_price))),
         "eth_maxPriorityFeePerGas" => |node, _| Ok(json!(U128::from(node.shared.genesis.gas_price))),
         "eth_feeHistory" => fee_history,
+        "eth_newBlockFilter" => filters::new_blocks,
+        "eth_newPendingTransactionFilter" => filters::new_pending,
+        "eth_uninstallFilter" => filters::uninstall,
         "eth_getBalance" => |node, params| {
             let account = params.block(1)?.state(node)?.0.account(params.address(0)?)?;
             Ok(json!(account.map_or(U256::ZERO, |account| account.balance)))

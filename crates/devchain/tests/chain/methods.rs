@@ -2,7 +2,7 @@
 
 use crate::account::hash;
 use crate::contract::{block_hash, counter, endless, environment, reverter, word};
-use crate::harness::{fresh, number, quiet};
+use crate::harness::{fresh, number, quiet, with_test_clock};
 use alloy_primitives::{Address, Bytes, U256};
 use seedbank_devchain::{Config, Limits};
 use serde_json::{Value, json};
@@ -157,7 +157,7 @@ async fn call_runs_in_the_next_block_and_a_pinned_one_in_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn block_hashes_reach_back_256_blocks() {
-    let (_dir, chain) = fresh(crate::harness::with_test_clock()).await;
+    let (_dir, chain) = fresh(with_test_clock()).await;
     let contract = chain.deploy(&chain.account("owner"), block_hash()).await;
     chain.get("evm_mine", json!([300])).await;
     // A call runs in block 302.
@@ -237,6 +237,64 @@ async fn logs_are_found_by_range_address_and_topic() {
     }
     let (code, message) = chain.refused("eth_getLogs", json!([{"fromBlock": "0x0", "address": one}])).await;
     assert!(code == -32_005 && message.contains("at most 20"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_gives_what_is_new_once_and_of_very_much_the_oldest_first() {
+    let limits = Limits { logs_max: 3, log_blocks_max: 10, ..Limits::default() };
+    let (_dir, chain) = fresh(Config { limits, ..with_test_clock() }).await;
+    let owner = chain.account("owner");
+    let contract = chain.deploy(&owner, counter()).await;
+    chain.send_raw(&owner.call(1, contract, word(1))).await;
+    let ours = json!([{"address": contract, "topics": [word(7)], "fromBlock": "0x0"}]);
+    let logs = chain.get("eth_newFilter", ours.clone()).await;
+    let until = chain.get("eth_newFilter", json!([{"address": contract, "toBlock": "0x4"}])).await;
+    let blocks = chain.get("eth_newBlockFilter", json!([])).await;
+    let pending = chain.get("eth_newPendingTransactionFilter", json!([])).await;
+    let new = async |id: &Value| {
+        let found = chain.get("eth_getFilterChanges", json!([id])).await;
+        found.as_array().unwrap().clone()
+    };
+    let numbers = |logs: &[Value]| logs.iter().map(|log| number(&log["blockNumber"])).collect::<Vec<u64>>();
+    assert!(new(&logs).await.is_empty() && new(&blocks).await.is_empty(), "what was before is not new");
+    for nonce in 2..=8 {
+        chain.send_raw(&owner.call(nonce, contract, word(1))).await;
+    }
+    assert_eq!(numbers(&new(&logs).await), [3, 4, 5]);
+    assert_eq!(numbers(&new(&logs).await), [6, 7, 8]);
+    assert_eq!(numbers(&new(&logs).await), [9]);
+    assert!(new(&logs).await.is_empty());
+    assert_eq!(numbers(&new(&until).await), [3, 4]);
+    assert!(new(&until).await.is_empty() && new(&pending).await.is_empty());
+    let hashes = new(&blocks).await;
+    assert_eq!((hashes.len(), &hashes[6]), (7, &chain.block(9).await["hash"]));
+    assert!(new(&blocks).await.is_empty());
+    // Far behind: it catches up a piece at a time.
+    chain.get("evm_mine", json!([25])).await;
+    chain.send_raw(&owner.call(9, contract, word(1))).await;
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        found.extend(numbers(&new(&logs).await));
+    }
+    assert_eq!(found, [35]);
+    // Everything is too much here, and that is said.
+    assert_eq!(chain.refused("eth_getFilterLogs", json!([logs])).await.0, -32_005);
+    assert_eq!(
+        chain.get("eth_getFilterLogs", json!([until])).await,
+        json!([]),
+        "from the latest block to the fourth"
+    );
+    assert_eq!(chain.get("eth_uninstallFilter", json!([logs])).await, true);
+    assert_eq!(chain.get("eth_uninstallFilter", json!([logs])).await, false);
+    for (method, id) in [("eth_getFilterChanges", &logs), ("eth_getFilterLogs", &blocks)] {
+        assert_eq!(chain.refused(method, json!([id])).await, (-32_000, "filter not found".to_owned()));
+    }
+    let one_block = json!([{"blockHash": chain.block(1).await["hash"]}]);
+    assert_eq!(chain.refused("eth_newFilter", one_block).await.0, -32_602);
+    for _ in 0..1_100 {
+        chain.ask("eth_newFilter", ours.clone()).await;
+    }
+    assert_eq!(chain.refused("eth_newBlockFilter", json!([])).await.0, -32_005, "there is an end to them");
 }
 
 #[tokio::test(flavor = "multi_thread")]
