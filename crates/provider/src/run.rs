@@ -219,6 +219,9 @@ pub async fn run(
     background.spawn(upkeep.clone().collect(stops.clone()));
     background.spawn(upkeep.scrub(CursorFile::in_folder(dir), stops.clone()));
     if let Some(money) = money {
+        if money.config.public_address.is_none() && serving.address.ip().is_unspecified() {
+            error!(address = %serving.address, "clients can't connect to what the registry says: set chain.public_address");
+        }
         let entry = Entry {
             // The port is known since the server listens.
             address: money.config.public_address.clone().unwrap_or_else(|| serving.address.to_string()),

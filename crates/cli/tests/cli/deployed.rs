@@ -110,7 +110,9 @@ impl Bare {
             .expect("it was made")
             .write_all(b"[chain.credit]\nper_key = \"16KiB\"\n")
             .expect("written");
-        home.seedbank("provider register").arg(&dir).fails(1, "`provider run` registers it");
+        home.seedbank("provider register")
+            .arg(&dir)
+            .fails(1, "of an open port alone `provider run` tells the registry");
         let mut process = home.seedbank("provider run --json").arg(&dir).start();
         process.first_line();
         wait_until("a provider to enter the registry", Duration::from_secs(60), || {

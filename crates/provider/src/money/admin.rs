@@ -13,6 +13,7 @@ use seedbank_agreement::{Address, AgreementId, Amount, Epoch, WalletKey};
 use seedbank_formats::PublicKey;
 use seedbank_settlement::{ReadError, SendError, Wallet};
 use serde::Serialize;
+use std::net::SocketAddr;
 use std::path::Path;
 
 /// Why something was not done.
@@ -24,11 +25,11 @@ pub enum AdminError {
     /// Add the section.
     #[error("the configuration has no [chain]: this provider is not paid")]
     NotPaid,
-    /// The daemon knows its port once it listens, and registers itself: start it, or configure one of the two.
+    /// The daemon knows its port once it listens, and nobody knows which of several addresses others reach: configure it.
     #[error(
-        "`listen` leaves the port open, so nobody knows yet where clients connect: `provider run` registers it, or set `chain.public_address`"
+        "`listen` is {0}, which tells nobody where to connect: set `chain.public_address`; of an open port alone `provider run` tells the registry"
     )]
-    NoPort,
+    NoAddress(SocketAddr),
     /// Restore the identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -154,8 +155,9 @@ pub async fn register(dir: &Path, cold: Option<WalletKey>) -> Result<RegistryEnt
     let hands = hands(dir, cold).await?;
     let Hands { config, dir_config, wallet, operator } = &hands;
     let identity = identity_file::load(dir)?;
-    if config.public_address.is_none() && dir_config.listen.port() == 0 {
-        return Err(AdminError::NoPort);
+    let listen = dir_config.listen;
+    if config.public_address.is_none() && (listen.port() == 0 || listen.ip().is_unspecified()) {
+        return Err(AdminError::NoAddress(listen));
     }
     let entry = Entry {
         address: config.public_address.clone().unwrap_or_else(|| dir_config.listen.to_string()),
