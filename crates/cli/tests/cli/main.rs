@@ -26,6 +26,7 @@ mod interrupted;
 mod losses;
 mod million;
 mod network;
+mod operator;
 mod paid;
 mod paying;
 mod program;

@@ -103,7 +103,7 @@ fn endpoint_that_alone_denies_set_and_agreements_is_not_believed_beside_a_good_o
         let market = world.deployment.market.to_string().to_lowercase();
         bad.does(move |method, params| {
             let to = params[0]["to"].as_str().unwrap_or_default().to_lowercase();
-            if method == "eth_call" && to == market { Act::Answer(zeros(16)) } else { Act::Forward }
+            if method == "eth_call" && to == market { Act::Answer(zeros(32)) } else { Act::Forward }
         });
         let second = world.next_epoch().await;
         world.proven(second).await;

@@ -10,6 +10,7 @@ mod earning;
 mod endpoints;
 mod gas;
 mod many;
+mod operator;
 mod reading;
 mod reorganised;
 mod sequencer;

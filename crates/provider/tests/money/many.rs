@@ -1,7 +1,7 @@
 //! Many clients at one provider: what an epoch costs must not grow with them.
 
 use crate::crash::Daemon;
-use crate::support::{Caller, caller, fragment};
+use crate::support::{caller, fragment};
 use crate::world::{World, accepted, run, set, until};
 use bytes::Bytes;
 use seedbank_agreement::{AgreementId, Amount, Epoch, FragmentSet, WalletKey};
@@ -11,6 +11,7 @@ use seedbank_protocol::payment::ProposalAnswer;
 use seedbank_protocol::routes::Access;
 use seedbank_provider::{CONFIG_FILE, MoneyReport};
 use seedbank_testkit::chain::{Node, Proxy};
+use seedbank_transport::PeerAddress;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +24,6 @@ const LENGTH: usize = 20_000;
 struct Client {
     wallet: WalletKey,
     identity: SigningKey,
-    caller: Caller,
     agreement: AgreementId,
     set: FragmentSet,
 }
@@ -33,11 +33,12 @@ fn fragment_of(client: u64, number: u64) -> (FragmentId, Bytes) {
 }
 
 /// Stores a fragment and makes an agreement about it.
-async fn join(world: &World, peer: &Caller, number: u64) -> Client {
+async fn join(world: &World, peer: PeerAddress, number: u64) -> Client {
     let mut secret = [9; 32];
     secret[..8].copy_from_slice(&number.to_be_bytes());
     let (wallet, identity) = (WalletKey::from_secret(&secret).unwrap(), SigningKey::from_seed(secret));
-    let caller = caller(&identity, peer.peer.clone());
+    // A connection lasts as long as this: a provider takes so many from one address.
+    let caller = caller(&identity, peer);
     let stored = [fragment_of(number, 0)];
     caller.put(&stored[0], Access::Owner).await.unwrap();
     let set = set(&stored);
@@ -46,7 +47,7 @@ async fn join(world: &World, peer: &Caller, number: u64) -> Client {
     loop {
         match caller.client.propose(&caller.peer, &offer).await.unwrap() {
             ProposalAnswer::Accepted { agreement, .. } => {
-                return Client { wallet, identity, caller, agreement, set };
+                return Client { wallet, identity, agreement, set };
             }
             ProposalAnswer::Pending { .. } => tokio::task::yield_now().await,
             ProposalAnswer::Refused(refusal) => panic!("{refusal:?}"),
@@ -55,13 +56,13 @@ async fn join(world: &World, peer: &Caller, number: u64) -> Client {
 }
 
 /// Has a second fragment kept from the next epoch on.
-async fn revise(world: &World, client: &mut Client, number: u64) {
+async fn revise(world: &World, peer: PeerAddress, client: &mut Client, number: u64) {
     let stored = [fragment_of(number, 0), fragment_of(number, 1)];
-    client.caller = caller(&client.identity, client.caller.peer.clone());
-    client.caller.put(&stored[1], Access::Owner).await.unwrap();
+    let caller = caller(&client.identity, peer);
+    caller.put(&stored[1], Access::Owner).await.unwrap();
     let after = set(&stored);
     let request = world.revision_of(&client.wallet, client.agreement, 0, (&client.set, &after)).await;
-    let answer = client.caller.client.revise(&client.caller.peer, &request).await.unwrap();
+    let answer = caller.client.revise(&caller.peer, &request).await.unwrap();
     accepted(answer);
     client.set = after;
 }
@@ -158,9 +159,8 @@ async fn life(count: u64) -> [Used; 5] {
     for first in (0..count).step_by(usize::try_from(AT_ONCE).unwrap()) {
         let mut joining = JoinSet::new();
         for number in first..count.min(first + AT_ONCE) {
-            let (world, peer) =
-                (Arc::clone(&world), caller(&SigningKey::from_seed([1; 32]), daemon.client.peer.clone()));
-            joining.spawn(async move { (number, join(&world, &peer, number).await) });
+            let (world, peer) = (Arc::clone(&world), daemon.client.peer.clone());
+            joining.spawn(async move { (number, join(&world, peer, number).await) });
         }
         clients.extend(joining.join_all().await);
     }
@@ -170,7 +170,7 @@ async fn life(count: u64) -> [Used; 5] {
 
     let meter = Meter::start(&world, &daemon, &proxy);
     for (number, client) in &mut clients {
-        revise(&world, client, *number).await;
+        revise(&world, daemon.client.peer.clone(), client, *number).await;
     }
     let market = world.wallet.chain().market();
     for (_, client) in &clients {

@@ -124,7 +124,11 @@ impl World {
 
     /// The key in the provider's folder, as another process would use it.
     pub(crate) fn provider_key(&self) -> WalletKey {
-        let digits = std::fs::read_to_string(self.dir.join(WALLET_FILE)).unwrap();
+        self.key_in(WALLET_FILE)
+    }
+
+    pub(crate) fn key_in(&self, file: &str) -> WalletKey {
+        let digits = std::fs::read_to_string(self.dir.join(file)).unwrap();
         let mut secret = [0; 32];
         for (byte, at) in secret.iter_mut().zip((0..64).step_by(2)) {
             *byte = u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
