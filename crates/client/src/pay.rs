@@ -14,6 +14,7 @@ pub mod chain;
 pub mod lanes;
 pub mod payer;
 pub mod reads;
+mod rents;
 pub mod settled;
 pub mod upkeep;
 

@@ -4,7 +4,7 @@ use super::pay::{LookError, PayStepError, Paying};
 use super::{Maintenance, StepError};
 use crate::network::wall_clock;
 use crate::pay::agree::AgreeError;
-use crate::pay::budget::{Spending, lane_cap};
+use crate::pay::budget::lane_cap;
 use crate::pay::chain::{ChainError, ChannelState, Order};
 use crate::pay::lanes;
 use crate::pay::payer::{Paid, Payer};
@@ -167,16 +167,15 @@ impl Maintenance {
             return Ok(false);
         }
         let state = chain.channel(payee, signer).await?;
-        let cap = lane_cap(counter.cumulative, asks.prices.egress_per_gib).map_err(AgreeError::from)?;
+        let cap = lane_cap(counter.cumulative, asks.prices.egress_per_gib, payer.limits())
+            .map_err(AgreeError::from)?;
         let left = state.cap.saturating_sub(counter.cumulative);
         let full = cap.saturating_sub(counter.cumulative);
         if left.0 >= full.0 / 2 || state.exit_at.is_some() {
             return Ok(false);
         }
         let more = cap.saturating_sub(state.cap);
-        let month = wall_clock().0 / lanes::MONTH_SECONDS;
-        let read = lanes::spent_in(payer.dir(), month).map_err(AgreeError::from)?;
-        let spending = Spending { rent: Amount::ZERO, read };
+        let spending = payer.spent(Amount::ZERO, wall_clock()).map_err(AgreeError::from)?;
         if payer.limits().allow(&spending, more).is_err() {
             // A reader gets what is left of the budget in smaller steps, or is told.
             return Ok(false);

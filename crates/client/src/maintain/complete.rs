@@ -7,7 +7,7 @@ use crate::commit::CLAIM_SECONDS;
 use crate::dataset::{DatasetKeys, Visibility};
 use crate::network::{Tokens, wall_clock};
 use crate::pay::Payer;
-use crate::pay::agree::Terms;
+use crate::pay::agree::rates;
 use crate::pay::budget::{Spending, monthly};
 use crate::pay::lanes::LaneError;
 use crate::pay::payer::{Paid, Payee};
@@ -241,8 +241,7 @@ impl Maintenance {
             asked.spawn(async move { (provider, payer.payee(&network, &provider).await) });
         }
         let known = self.ask::<_, CompleteError>(|books| books.agreements()).await?;
-        let rates: Vec<Rate> =
-            known.iter().filter_map(|agreement| Some(Terms::of(agreement)?.rate())).collect();
+        let rates: Vec<Rate> = rates(&known, payer).into_values().collect();
         let (own, now) = (Arc::clone(payer), wall_clock());
         let spending = tokio::task::spawn_blocking(move || own.spending(rates, now)).await;
         let mut spending = spending.map_err(|_ended| CompleteError::Stopped)??;

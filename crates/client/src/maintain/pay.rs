@@ -4,7 +4,8 @@
 //! Everything is asked of the chain each time, and done once more is done once: a step that was cut short harms nobody.
 
 use super::{Maintenance, StepError};
-use crate::pay::agree::{AgreeError, Agreeing, Purpose, Terms};
+use crate::network::wall_clock;
+use crate::pay::agree::{AgreeError, Agreeing, Purpose, Terms, rates};
 use crate::pay::chain::{ChainError, OnChain, Order};
 use crate::pay::payer::{FundsError, Payer};
 use crate::pay::upkeep::{Due, Moment, Signed, due};
@@ -80,6 +81,10 @@ impl Maintenance {
         };
         let doubts = self.doubts();
         let known = self.ask::<_, PayStepError>(|books| books.agreements()).await?;
+        if let Err(error) = payer.note_rates(&rates(&known, &payer), wall_clock()) {
+            tracing::warn!(%error, "what rent costs is not noted for those who read");
+            done.failed += 1;
+        }
         for agreement in &known {
             let provider = agreement.provider;
             let doubts = doubts.get(&provider).copied().unwrap_or(0);

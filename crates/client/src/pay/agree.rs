@@ -24,6 +24,7 @@ use seedbank_protocol::payment::{
 use seedbank_protocol::routes::{SET_CHANGE_MAX, SET_PAGE_MAX};
 use seedbank_transport::CallError;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -203,7 +204,10 @@ impl Agreeing<'_> {
     /// [`AgreeError`].
     pub async fn run(&self, purpose: Purpose) -> Result<(), AgreeError> {
         let result = self.rounds(purpose).await;
-        self.payer.planned(&self.provider);
+        if self.payer.has_planned(&self.provider) {
+            let agreed = self.rates().await?;
+            self.payer.planned(&self.provider, &agreed, wall_clock())?;
+        }
         result
     }
 
@@ -414,14 +418,18 @@ impl Agreeing<'_> {
         self.begin(sequence, draft, Question::Revision(request)).await
     }
 
+    /// What is agreed with each provider, or asked of it.
+    async fn rates(&self) -> Result<BTreeMap<PublicKey, Rate>, AgreeError> {
+        let known = self.ask_books(|books| books.agreements()).await?;
+        Ok(rates(&known, self.payer))
+    }
+
     /// Whether the budget has room for this rate beside all others.
     async fn allow(&self, rate: Rate) -> Result<(), AgreeError> {
-        let provider = self.provider;
-        let known = self.ask_books(|books| books.agreements()).await?;
-        let others = known.iter().filter(|other| other.provider != provider);
-        let rates = others.filter_map(|other| Some((other.provider, Terms::of(other)?.rate())));
+        let agreed = self.rates().await?;
         let epoch_seconds = self.payer.chain().place().clock.epoch_seconds;
-        self.payer.plan(provider, rate, rates.collect(), monthly(rate, epoch_seconds), wall_clock())?;
+        let more = monthly(rate, epoch_seconds);
+        self.payer.plan(self.provider, rate, &agreed, more, wall_clock())?;
         Ok(())
     }
 
@@ -546,6 +554,31 @@ impl Agreeing<'_> {
             }
         }
     }
+}
+
+/// What each agreement of the books costs an epoch, or may soon.
+#[must_use]
+pub fn rates(known: &[Agreement], payer: &Payer) -> BTreeMap<PublicKey, Rate> {
+    let ceiling = payer.limits().ceiling.rent_per_gib_month;
+    let epoch_seconds = payer.chain().place().clock.epoch_seconds;
+    known.iter().map(|known| (known.provider, rate_at_most(known, ceiling, epoch_seconds))).collect()
+}
+
+/// What an agreement costs an epoch, or may soon: by what both signed, and by what waits for the provider's signature. One
+/// whose terms are not known here costs no more than is accepted.
+fn rate_at_most(known: &Agreement, ceiling: Amount, epoch_seconds: u32) -> Rate {
+    let signed = match (Terms::of(known), known.id) {
+        (Some(terms), _) => terms.rate(),
+        (None, None) => Rate::ZERO,
+        (None, Some(_)) => rate_per_epoch(known.bytes, ceiling, epoch_seconds).unwrap_or(Rate::MAX),
+    };
+    let asked = known.pending.as_ref().and_then(|pending| serde_json::from_str(&pending.request).ok());
+    let asked = match asked {
+        Some(Question::Proposal(request)) => request.proposal.message.rate_per_epoch,
+        Some(Question::Revision(request)) => request.revision.message.rate_per_epoch,
+        None => Rate::ZERO,
+    };
+    signed.max(asked)
 }
 
 /// The epoch that begins so many after the next one.

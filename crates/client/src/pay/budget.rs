@@ -17,6 +17,15 @@ pub struct Limits {
     pub term_epochs: u32,
 }
 
+/// Of the credit that a payee offers so much is used: what is paid ahead is half of that, and lost if it sends nothing for it.
+pub const CREDIT_BYTES_MAX: u64 = 256 << 20;
+
+/// Nor more than this part of a month's budget: no payee drains it with one demand.
+const BUDGET_SHARE: u128 = 16;
+
+/// A payee that has sent nothing yet is paid for so many bytes at most, beside what is asked of it.
+const FIRST_BYTES: u64 = 4 << 20;
+
 /// An agreement as long as this is renewed when half of it is over.
 pub const TERM_EPOCHS_DEFAULT: u32 = 30;
 
@@ -60,6 +69,21 @@ impl Limits {
             _ if more == Amount::ZERO => Ok(()),
             Some(_) | None => Err(BudgetExhausted { per_month: self.per_month, rent, read, more }),
         }
+    }
+
+    /// How far this home goes with a payee that lets it owe so many bytes, and how far before that has sent anything.
+    ///
+    /// # Errors
+    /// [`TooDear`] for prices that nobody could pay.
+    pub fn trust(&self, credit_bytes: u64, egress_per_gib: Amount) -> Result<Trust, TooDear> {
+        let first = egress(FIRST_BYTES, egress_per_gib)?;
+        let offered = egress(credit_bytes.min(CREDIT_BYTES_MAX), egress_per_gib)?;
+        Ok(Trust { credit: offered.min(self.share().max(first)), first })
+    }
+
+    /// The part of a month's budget that goes into one lane, or ahead to one payee.
+    fn share(&self) -> Amount {
+        Amount(self.per_month.0 / BUDGET_SHARE)
     }
 }
 
@@ -113,6 +137,15 @@ impl Purse {
     }
 }
 
+/// How far a home goes with one payee, in money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trust {
+    /// What it may be owed, of which half is paid ahead.
+    pub credit: Amount,
+    /// What is paid ahead to a payee that has sent nothing.
+    pub first: Amount,
+}
+
 /// How a process stands with a provider that it reads from, in money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Account {
@@ -124,19 +157,24 @@ pub struct Account {
     pub awaited: Amount,
     /// What its vouchers added since it began.
     pub paid: Amount,
-    /// What the provider lets a key owe.
-    pub credit: Amount,
+    /// What was paid ahead before it began, by the provider's word. It only ever puts a payment off.
+    pub prepaid: Amount,
+    /// How far to go with the provider.
+    pub trust: Trust,
 }
 
 impl Account {
     /// What to pay now, ahead of need: nothing while less than half of the credit is used; then what is owed and half of
-    /// the credit ahead, so that a voucher is sent for each credit's worth of reading.
+    /// the credit ahead, so that a voucher is sent for each credit's worth of reading. The first pays what is owed alone: what
+    /// processes before this one paid ahead is known from the answer to it.
     #[must_use]
     pub fn ahead(&self) -> Amount {
-        let owed = self.spent.saturating_sub(self.paid);
-        let half = Amount(self.credit.0 / 2);
+        let owed = self.spent.saturating_sub(self.paid).saturating_sub(self.prepaid);
+        let half = Amount(self.trust.credit.0 / 2);
         if owed < half || owed == Amount::ZERO {
             Amount::ZERO
+        } else if self.paid == Amount::ZERO {
+            owed
         } else {
             owed.checked_add(half).unwrap_or(owed)
         }
@@ -144,11 +182,14 @@ impl Account {
 
     /// What to pay when the provider asks for `needed`: that and half of the credit ahead, or all that is owed and awaited, so
     /// that reads which wait together need one voucher. `None` when it would come to more than this process asked for and the
-    /// credit that others with the same key may have used: who sends nothing gets no more.
+    /// credit that others with the same key may have used: who sends nothing gets no more. Nothing is paid ahead, and nothing
+    /// for reads that were given up, beyond as much as came, and a little at first.
     #[must_use]
     pub fn demanded(&self, needed: Amount) -> Option<Amount> {
-        let fair = self.asked.checked_add(self.credit)?.saturating_sub(self.paid);
-        let ahead = needed.checked_add(Amount(self.credit.0 / 2))?;
+        let earned = self.spent.checked_add(self.trust.first)?;
+        let asked = self.asked.min(self.spent.checked_add(self.awaited)?.checked_add(earned)?);
+        let fair = asked.checked_add(self.trust.credit.min(earned))?.saturating_sub(self.paid);
+        let ahead = needed.checked_add(Amount(self.trust.credit.0 / 2).min(earned))?;
         let all = self.spent.checked_add(self.awaited)?.saturating_sub(self.paid);
         (needed <= fair).then(|| ahead.max(all).min(fair))
     }
@@ -157,13 +198,13 @@ impl Account {
 /// Reads that a lane is funded for at once: a transaction for so many, not for each voucher.
 const LANE_BYTES: u64 = 16 << 30;
 
-/// How high a lane's cap becomes that must cover `cumulative`. A bit more than asked costs nothing: what is not used comes
-/// back with the channel's exit.
+/// How high a lane's cap becomes that must cover `cumulative`: for many reads more, but for no more than a part of the budget.
+/// What is not used comes back with the channel's exit.
 ///
 /// # Errors
 /// [`TooDear`] for prices that nobody could pay.
-pub fn lane_cap(cumulative: Amount, egress_per_gib: Amount) -> Result<Amount, TooDear> {
-    cumulative.checked_add(egress(LANE_BYTES, egress_per_gib)?).ok_or(TooDear)
+pub fn lane_cap(cumulative: Amount, egress_per_gib: Amount, limits: &Limits) -> Result<Amount, TooDear> {
+    cumulative.checked_add(egress(LANE_BYTES, egress_per_gib)?.min(limits.share())).ok_or(TooDear)
 }
 
 /// What to deposit so that a channel covers its lanes with this one's cap raised.
@@ -175,7 +216,10 @@ pub fn deposit_missing(deposit: Amount, promised: Amount, cap: Amount, new_cap: 
 
 #[cfg(test)]
 mod tests {
-    use super::{Account, Limits, Purse, Spending, deposit_missing, first_escrow, lane_cap, monthly};
+    use super::{
+        Account, CREDIT_BYTES_MAX, Limits, Purse, Spending, Trust, deposit_missing, first_escrow, lane_cap,
+        monthly,
+    };
     use proptest::prelude::{any, proptest};
     use seedbank_agreement::price::{Prices, TooDear};
     use seedbank_agreement::{Amount, Epoch, Rate};
@@ -222,17 +266,80 @@ mod tests {
 
     fn account(spent: u128, paid: u128) -> Account {
         let (spent, paid) = (Amount(spent), Amount(paid));
-        Account { spent, asked: spent, awaited: Amount::ZERO, paid, credit: Amount(100) }
+        let trust = Trust { credit: Amount(100), first: Amount(1000) };
+        Account { spent, asked: spent, awaited: Amount::ZERO, paid, prepaid: Amount::ZERO, trust }
     }
 
     #[test]
     fn vouchers_go_ahead_of_need_and_not_far() {
         assert_eq!(account(49, 0).ahead(), Amount::ZERO);
-        assert_eq!(account(50, 0).ahead(), Amount(100));
+        assert_eq!(account(50, 0).ahead(), Amount(50), "what was paid ahead before is not known yet");
         assert_eq!(account(50, 100).ahead(), Amount::ZERO, "paid ahead already");
         assert_eq!(account(149, 100).ahead(), Amount::ZERO);
         assert_eq!(account(150, 100).ahead(), Amount(100));
-        assert_eq!(Account { credit: Amount::ZERO, ..account(0, 0) }.ahead(), Amount::ZERO, "what is free");
+        let free = Trust { credit: Amount::ZERO, first: Amount::ZERO };
+        assert_eq!(Account { trust: free, ..account(0, 0) }.ahead(), Amount::ZERO, "what is free");
+    }
+
+    #[test]
+    fn what_earlier_processes_paid_ahead_is_used_up_first() {
+        let account = Account { prepaid: Amount(40), ..account(180, 100) };
+        assert_eq!(account.ahead(), Amount::ZERO);
+        assert_eq!(Account { spent: Amount(190), ..account }.ahead(), Amount(100));
+        // Runs that read 130 each, of a payee that says what they have paid ahead.
+        let (mut paid, mut used) = (0u128, 0u128);
+        for _ in 0..50 {
+            let mut run =
+                Account { spent: Amount::ZERO, paid: Amount::ZERO, prepaid: Amount::ZERO, ..account };
+            for _ in 0..130 {
+                used += 1;
+                run.spent = Amount(run.spent.0 + 1);
+                let more = run.ahead();
+                if more > Amount::ZERO {
+                    paid += more.0;
+                    run.paid = Amount(run.paid.0 + more.0);
+                    let ahead = Amount(paid.saturating_sub(used));
+                    run.prepaid = ahead.saturating_sub(run.paid.saturating_sub(run.spent));
+                }
+            }
+            assert!(paid <= used + 100, "{paid} for {used}");
+        }
+    }
+
+    #[test]
+    fn a_provider_that_sent_nothing_gets_little_whatever_credit_it_offers() {
+        // A gibibyte for 1,024 units, a budget of 16 TiB.
+        let price = Amount(1024);
+        let mut trust = limits(16 << 20).trust(u64::MAX, price).unwrap();
+        assert_eq!(trust, Trust { credit: Amount(256), first: Amount(4) }, "{CREDIT_BYTES_MAX} bytes");
+        let asked = Amount(2);
+        let new = Account { asked, awaited: asked, trust, ..account(0, 0) };
+        assert_eq!(new.demanded(Amount(7)), None);
+        assert_eq!(new.demanded(Amount(2)), Some(Amount(6)));
+        // It goes on asking, and sends nothing: reads that were given up are not paid for without end.
+        let mut robbed = new;
+        for _ in 0..1000 {
+            robbed.asked = Amount(robbed.asked.0 + 2);
+            while let Some(paid) = robbed.demanded(Amount(1)) {
+                robbed.paid = Amount(robbed.paid.0 + paid.0);
+            }
+        }
+        assert_eq!(robbed.paid, Amount(10), "what waits, and twice as much as is trusted at first");
+        trust = limits(160).trust(u64::MAX, price).unwrap();
+        assert_eq!(trust.credit, Amount(10), "a sixteenth of the budget");
+        assert_eq!(limits(0).trust(u64::MAX, price).unwrap().credit, trust.first);
+        assert_eq!(limits(160).trust(1 << 20, price).unwrap().credit, Amount(1), "no more than it offers");
+    }
+
+    #[test]
+    fn reads_that_were_given_up_are_paid_as_far_as_as_much_came() {
+        let account = Account {
+            asked: Amount(300),
+            trust: Trust { credit: Amount(100), first: Amount(4) },
+            ..account(100, 150)
+        };
+        assert_eq!(account.demanded(Amount(154)), Some(Amount(154)));
+        assert_eq!(account.demanded(Amount(155)), None, "204 of what was asked, and the credit");
     }
 
     #[test]
@@ -258,8 +365,14 @@ mod tests {
 
     #[test]
     fn a_lane_is_funded_for_many_reads() {
-        assert_eq!(lane_cap(Amount(7), Amount(10)), Ok(Amount(167)));
-        assert_eq!(lane_cap(Amount(1), Amount::MAX), Err(TooDear));
+        let rich = limits(1 << 100);
+        assert_eq!(lane_cap(Amount(7), Amount(10), &rich), Ok(Amount(167)));
+        assert_eq!(
+            lane_cap(Amount(7), Amount(10), &limits(320)),
+            Ok(Amount(27)),
+            "a sixteenth of the budget"
+        );
+        assert_eq!(lane_cap(Amount(1), Amount::MAX, &rich), Err(TooDear));
         assert_eq!(deposit_missing(Amount(100), Amount(90), Amount(20), Amount(25)), Amount::ZERO);
         assert_eq!(deposit_missing(Amount(100), Amount(90), Amount(20), Amount(60)), Amount(30));
     }
@@ -270,9 +383,10 @@ mod tests {
             spent in any::<u64>(), paid in any::<u64>(), credit in any::<u64>()
         ) {
             let [spent, paid, credit] = [spent, paid, credit].map(|units| Amount(u128::from(units)));
-            let account = Account { spent, asked: spent, awaited: Amount::ZERO, paid, credit };
+            let trust = Trust { credit, first: Amount::ZERO };
+            let account = Account { trust, ..account(spent.0, paid.0) };
             let after = account.paid.checked_add(account.ahead()).unwrap();
-            assert!(account.ahead() == Amount::ZERO || after.0 <= account.spent.0 + account.credit.0 / 2);
+            assert!(account.ahead() == Amount::ZERO || after.0 <= account.spent.0 + account.trust.credit.0 / 2);
         }
 
         #[test]

@@ -22,6 +22,12 @@ pub const LANES_MAX: u32 = 256;
 /// Spending is counted by months of so many seconds, from 1970 on.
 pub const MONTH_SECONDS: u64 = 30 * 86_400;
 
+/// Months of which a lane remembers what was spent. The budget asks for one, but clocks jump.
+const MONTHS_MAX: usize = 12;
+
+/// Held by the process that compares what is spent with the budget until it has noted what it spends.
+const BUDGET_LOCK: &str = "budget.lock";
+
 /// Why there is no lane.
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
@@ -80,7 +86,7 @@ pub struct Lane {
     _lock: File,
 }
 
-fn disk(path: &Path) -> impl FnOnce(io::Error) -> LaneError {
+pub(super) fn disk(path: &Path) -> impl FnOnce(io::Error) -> LaneError {
     let path = path.to_owned();
     move |source| LaneError::Disk { path, source }
 }
@@ -138,8 +144,25 @@ impl Lane {
         counters.payees.insert(payee.to_string(), counter);
         let sum = counters.months.entry(month).or_default();
         *sum = sum.checked_add(spent).unwrap_or(Amount::MAX);
-        // This month and the last: the budget asks for no more.
-        counters.months.retain(|kept, _| *kept + 1 >= month);
+        // The farthest goes first: a clock that jumps ahead and comes back finds what was spent.
+        while counters.months.len() > MONTHS_MAX {
+            let farthest = counters.months.keys().copied().max_by_key(|kept| kept.abs_diff(month));
+            farthest.and_then(|farthest| counters.months.remove(&farthest));
+        }
+        self.replace(counters)
+    }
+
+    /// Forgets what was promised to a payee, durably: it was not all of it. The lane is then one whose counter was lost.
+    ///
+    /// # Errors
+    /// [`LaneError::Disk`]; the file is as it was.
+    pub fn forget(&mut self, payee: &Address) -> Result<(), LaneError> {
+        let mut counters = self.counters.clone();
+        counters.payees.remove(&payee.to_string());
+        self.replace(counters)
+    }
+
+    fn replace(&mut self, counters: Counters) -> Result<(), LaneError> {
         let bytes = serde_json::to_vec(&counters).expect("counters have text keys");
         replace(&self.path, &bytes).map_err(disk(&self.path))?;
         self.counters = counters;
@@ -227,7 +250,7 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 /// Replaces a file durably: old or new is there, never a part.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
@@ -235,6 +258,19 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&new, path)?;
     let folder = path.parent().expect("a lane's file is in a folder");
     File::open(folder)?.sync_all()
+}
+
+/// Whose turn it is to compare what is spent with the budget, among all processes of a home.
+pub(crate) struct BudgetTurn {
+    _lock: File,
+}
+
+impl BudgetTurn {
+    /// Waits for the others.
+    pub(crate) fn wait(dir: &Path) -> Result<BudgetTurn, LaneError> {
+        let lock = exclusive(dir, BUDGET_LOCK).map_err(disk(&dir.join(BUDGET_LOCK)))?;
+        Ok(BudgetTurn { _lock: lock })
+    }
 }
 
 /// A lock on a file of the folder, held until it is dropped: orders to the chain go one after the other.
@@ -279,11 +315,37 @@ mod tests {
         other.set(&PAYEE, counter(2), Amount(2), 701).unwrap();
         assert_eq!(spent_in(dir.path(), 701).unwrap(), Amount(5));
         assert_eq!(spent_in(dir.path(), 700).unwrap(), Amount(5));
-        one.set(&PAYEE, counter(9), Amount(1), 702).unwrap();
+        for month in 702..720 {
+            one.set(&PAYEE, counter(9), Amount(1), month).unwrap();
+        }
         assert_eq!(spent_in(dir.path(), 700).unwrap(), Amount::ZERO, "older months are forgotten");
         let all = promised(dir.path()).unwrap();
         assert_eq!(all.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(all[0].1[&PAYEE.to_string()], counter(9));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_and_back_finds_what_was_spent() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lane = Lane::take(dir.path()).unwrap();
+        lane.set(&PAYEE, counter(5), Amount(5), 700).unwrap();
+        for month in 900..910 {
+            lane.set(&PAYEE, counter(6), Amount(1), month).unwrap();
+            lane.set(&PAYEE, counter(6), Amount::ZERO, 700).unwrap();
+        }
+        lane.set(&PAYEE, counter(8), Amount(2), 700).unwrap();
+        assert_eq!(spent_in(dir.path(), 700).unwrap(), Amount(7));
+    }
+
+    #[test]
+    fn what_was_forgotten_of_a_payee_is_lost_for_who_takes_the_lane_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lane = Lane::take(dir.path()).unwrap();
+        lane.set(&PAYEE, counter(5), Amount(5), 700).unwrap();
+        lane.forget(&PAYEE).unwrap();
+        drop(lane);
+        assert_eq!(Lane::take(dir.path()).unwrap().counter(&PAYEE), None);
+        assert_eq!(spent_in(dir.path(), 700).unwrap(), Amount(5), "it is spent all the same");
     }
 
     #[test]

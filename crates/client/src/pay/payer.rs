@@ -2,7 +2,8 @@
 
 use super::budget::{BudgetExhausted, Limits, Spending, deposit_missing, monthly};
 use super::chain::{Authority, Chain, ChainError, Order, ProviderEntry};
-use super::lanes::{self, LaneError, MONTH_SECONDS};
+use super::lanes::{self, BudgetTurn, LaneError, MONTH_SECONDS};
+use super::rents::Rents;
 use crate::network::{Network, wall_clock};
 use seedbank_agreement::price::Prices;
 use seedbank_agreement::quote::Wanted;
@@ -12,7 +13,7 @@ use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::messages::ProblemCode;
 use seedbank_protocol::payment::QuoteAnswer;
 use seedbank_transport::CallError;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,8 +119,8 @@ pub struct Payer {
     limits: Limits,
     dir: PathBuf,
     payees: Mutex<HashMap<PublicKey, (Paid, Timestamp)>>,
-    /// Rates that this process is about to agree on, which the books don't have yet.
-    planned: Mutex<BTreeMap<PublicKey, Rate>>,
+    /// With whom this process is about to agree.
+    planned: Mutex<BTreeSet<PublicKey>>,
     authorised: tokio::sync::Mutex<Option<Authority>>,
     made: Mutex<Amount>,
     /// Free money that is about to be used, and whose turn it is to look for more.
@@ -300,31 +301,73 @@ impl Payer {
         Ok(Spending { rent, read: lanes::spent_in(&self.dir, now.0 / MONTH_SECONDS)? })
     }
 
+    /// The same with the rent that all processes of this home have noted, or `rent` where none did.
+    pub(crate) fn spent(&self, rent: Amount, now: Timestamp) -> Result<Spending, LaneError> {
+        let epoch_seconds = self.chain.place().clock.epoch_seconds;
+        let noted = Rents::read(&self.dir)?.map(|rents| rents.monthly(None, now.0, epoch_seconds));
+        let read = lanes::spent_in(&self.dir, now.0 / MONTH_SECONDS)?;
+        Ok(Spending { rent: noted.unwrap_or(rent), read })
+    }
+
+    /// Notes what the books say, for processes that don't read them.
+    ///
+    /// # Errors
+    /// [`LaneError`].
+    pub fn note_rates(&self, agreed: &BTreeMap<PublicKey, Rate>, now: Timestamp) -> Result<(), LaneError> {
+        self.change_rents(now, |rents| rents.note(agreed))
+    }
+
+    fn change_rents(&self, now: Timestamp, change: impl FnOnce(&mut Rents)) -> Result<(), LaneError> {
+        let _turn = BudgetTurn::wait(&self.dir)?;
+        let known = Rents::read(&self.dir)?;
+        let mut rents = known.clone().unwrap_or_default();
+        rents.clear(now.0);
+        change(&mut rents);
+        if known.as_ref() == Some(&rents) { Ok(()) } else { rents.write(&self.dir) }
+    }
+
     /// Plans to agree with a provider on a rate that costs `more` a month, beside what all others are paid: those that are
-    /// asked at once don't share the last of the budget.
+    /// asked at once, by whatever process of this home, don't share the last of the budget.
     pub(crate) fn plan(
         &self,
         provider: PublicKey,
         rate: Rate,
-        agreed: BTreeMap<PublicKey, Rate>,
+        agreed: &BTreeMap<PublicKey, Rate>,
         more: Amount,
         now: Timestamp,
     ) -> Result<(), PlanError> {
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rates = agreed;
-        for (other, rate) in planned.iter().filter(|(other, _)| **other != provider) {
-            let known = rates.entry(*other).or_default();
-            *known = (*known).max(*rate);
-        }
-        let spending = self.spending(rates.into_values(), now)?;
-        self.limits.allow(&spending, more)?;
-        planned.insert(provider, rate);
+        let _turn = BudgetTurn::wait(&self.dir)?;
+        let mut rents = Rents::read(&self.dir)?.unwrap_or_default();
+        rents.clear(now.0);
+        rents.note(agreed);
+        let epoch_seconds = self.chain.place().clock.epoch_seconds;
+        let rent = rents.monthly(Some(&provider), now.0, epoch_seconds);
+        let read = lanes::spent_in(&self.dir, now.0 / MONTH_SECONDS)?;
+        self.limits.allow(&Spending { rent, read }, more)?;
+        rents.plan(std::process::id(), &provider, rate, now.0);
+        rents.write(&self.dir)?;
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).insert(provider);
         Ok(())
     }
 
+    /// Whether something is planned that the books may know by now.
+    pub(crate) fn has_planned(&self, provider: &PublicKey) -> bool {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner).contains(provider)
+    }
+
     /// Forgets what was planned: the books know what came of it.
-    pub(crate) fn planned(&self, provider: &PublicKey) {
+    pub(crate) fn planned(
+        &self,
+        provider: &PublicKey,
+        agreed: &BTreeMap<PublicKey, Rate>,
+        now: Timestamp,
+    ) -> Result<(), LaneError> {
+        self.change_rents(now, |rents| {
+            rents.note(agreed);
+            rents.forget(std::process::id(), provider);
+        })?;
         self.planned.lock().unwrap_or_else(PoisonError::into_inner).remove(provider);
+        Ok(())
     }
 
     /// Sees to it that the hot signer may sign for so much escrow; sends a transaction when it may not.

@@ -4,16 +4,19 @@
 //! voucher in the background when half of the credit is used, so that reads hardly ever wait for one. Whoever asks for more
 //! than can be owed gets nothing: the read fails there, and is tried at another holder like any other that fails.
 
-use super::budget::{Account, BudgetExhausted, Spending, lane_cap};
+use super::budget::Limits;
+use super::budget::{Account, BudgetExhausted, lane_cap};
 use super::chain::{ChainError, ChannelState, Order};
-use super::lanes::{self, Counter, Lane, LaneError, MONTH_SECONDS};
+use super::lanes::{self, BudgetTurn, Counter, Lane, LaneError, MONTH_SECONDS};
 use super::payer::{FundsError, Paid, Payee, Payer, QuoteRefused};
 use crate::network::{Network, wall_clock};
 use seedbank_agreement::price::{TooDear, egress};
 use seedbank_agreement::{Address, Amount, Typed, Voucher, WalletKey};
 use seedbank_formats::PublicKey;
 use seedbank_protocol::messages::{Problem, ProblemCode};
-use seedbank_protocol::payment::{PaymentDue, VoucherAnswer, VoucherReason, VoucherRefusal, VoucherRequest};
+use seedbank_protocol::payment::{
+    PaymentDue, Standing, VoucherAnswer, VoucherReason, VoucherRefusal, VoucherRequest,
+};
 use seedbank_transport::{CallError, PeerAddress, ProviderClient};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +36,12 @@ pub enum PayError {
     Unfair {
         /// What it asks for.
         needed: Amount,
+    },
+    /// The lane has promised more than this home knows of: another copy of it has signed there. Use another lane.
+    #[error("the lane has promised {promised} units already")]
+    Overtaken {
+        /// By the provider's word.
+        promised: Amount,
     },
     /// Reads would cost more than a person allowed.
     #[error(transparent)]
@@ -66,9 +75,10 @@ pub enum PayError {
 /// What this process reads and pays. Clones of the network share it.
 pub struct Reads {
     payer: Arc<Payer>,
-    /// Rent of a month, which the budget counts beside reads.
+    /// Rent of a month, which the budget counts beside reads until somebody notes what the books say.
     rent: Amount,
-    lanes: Arc<tokio::sync::Mutex<Taken>>,
+    /// The lanes, once there are any: one, unless a provider knows more of it than this home.
+    lanes: tokio::sync::Mutex<Vec<Own>>,
     accounts: Mutex<HashMap<PublicKey, Arc<Running>>>,
     payments: Mutex<JoinSet<()>>,
 }
@@ -96,27 +106,25 @@ async fn keep(
     Ok(kept.await.map_err(|_ended| PayError::Stopped)??)
 }
 
-/// The lanes, once there are any: one, unless a provider knows more of it than this home.
-#[derive(Default)]
-struct Taken {
-    own: Vec<Own>,
-    /// What others had promised in this month when the lane was taken, and this process since.
-    read: Amount,
-}
-
 /// How this process stands with one provider.
 struct Running {
-    payee: Payee,
-    /// Bytes that came.
-    got: AtomicU64,
-    /// Bytes that were asked for.
-    asked: AtomicU64,
-    /// Bytes of requests that are under way.
-    awaited: AtomicU64,
+    sums: Mutex<Sums>,
     /// Vouchers that were taken.
     vouchers: AtomicU64,
     is_paying: AtomicBool,
     promises: tokio::sync::Mutex<Promises>,
+}
+
+/// The price of what was read, each read by itself: so the provider counts.
+struct Sums {
+    /// What the provider asks at present.
+    payee: Payee,
+    /// Of what came.
+    spent: Amount,
+    /// Of what was asked for.
+    asked: Amount,
+    /// Of requests that are under way.
+    awaited: Amount,
 }
 
 /// What was promised to one provider since the process began.
@@ -124,6 +132,10 @@ struct Running {
 struct Promises {
     /// In vouchers that it took.
     paid: Amount,
+    /// In vouchers that it says are of no use to it, and can cash all the same.
+    lost: Amount,
+    /// What was paid ahead before, by its word.
+    prepaid: Amount,
     /// In which of this process's lanes.
     nth: usize,
     /// A voucher of which nobody knows whether it has it, and what it adds. It goes before any other.
@@ -131,28 +143,53 @@ struct Promises {
 }
 
 impl Running {
-    fn account(&self, paid: Amount) -> Result<Account, TooDear> {
-        let price = |bytes| egress(bytes, self.payee.prices.egress_per_gib);
+    fn new(payee: Payee) -> Running {
+        let sums = Sums { payee, spent: Amount::ZERO, asked: Amount::ZERO, awaited: Amount::ZERO };
+        Running {
+            sums: Mutex::new(sums),
+            vouchers: AtomicU64::new(0),
+            is_paying: AtomicBool::new(false),
+            promises: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn payee(&self) -> Payee {
+        self.sums().payee
+    }
+
+    fn account(&self, promises: &Promises, limits: &Limits) -> Result<Account, TooDear> {
+        let Sums { payee, spent, asked, awaited } = *self.sums();
         Ok(Account {
-            spent: price(self.got.load(Ordering::Relaxed))?,
-            asked: price(self.asked.load(Ordering::Relaxed))?,
-            awaited: price(self.awaited.load(Ordering::Relaxed))?,
-            paid,
-            credit: price(self.payee.credit_bytes)?,
+            spent,
+            asked,
+            awaited,
+            paid: promises.paid,
+            prepaid: promises.prepaid,
+            trust: limits.trust(payee.credit_bytes, payee.prices.egress_per_gib)?,
         })
+    }
+
+    /// The provider's word for what is paid ahead, of which this process knows its own part.
+    fn prepaid(&self, promises: &Promises, standing: &Standing) -> Amount {
+        standing.prepaid.saturating_sub(promises.paid.saturating_sub(self.sums().spent))
     }
 }
 
 /// A read that is counted as long as it is under way.
 pub(crate) struct Metered {
     running: Arc<Running>,
-    bytes: u64,
+    cost: Amount,
     vouchers: u64,
 }
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.running.awaited.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut sums = self.running.sums();
+        sums.awaited = sums.awaited.saturating_sub(self.cost);
     }
 }
 
@@ -160,7 +197,13 @@ impl Reads {
     /// Pays through `payer`, whose budget also pays `rent` a month.
     #[must_use]
     pub fn new(payer: Arc<Payer>, rent: Amount) -> Reads {
-        Reads { payer, rent, lanes: Arc::default(), accounts: Mutex::default(), payments: Mutex::default() }
+        Reads {
+            payer,
+            rent,
+            lanes: tokio::sync::Mutex::default(),
+            accounts: Mutex::default(),
+            payments: Mutex::default(),
+        }
     }
 
     /// Who pays.
@@ -186,47 +229,54 @@ impl Reads {
         provider: &PublicKey,
         bytes: u64,
     ) -> Result<Option<Metered>, CallError> {
-        let known = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).get(provider).cloned();
-        let running = match known {
-            Some(running) => running,
-            None => match self.payer.payee_for_reads(network, provider).await {
-                Ok(Paid::Free) => return Ok(None),
-                Ok(Paid::By(payee)) => self.account(provider, payee),
-                Err(QuoteRefused::Call(error)) => return Err(error),
-                Err(error) => return Err(refused(provider, &error)),
-            },
+        // Asked for again when the quote ends, however long this process runs.
+        let payee = match self.payer.payee_for_reads(network, provider).await {
+            Ok(Paid::Free) => return Ok(None),
+            Ok(Paid::By(payee)) => payee,
+            Err(QuoteRefused::Call(error)) => return Err(error),
+            Err(error) => return Err(refused(provider, &error)),
         };
-        if running.payee.prices.egress_per_gib == Amount::ZERO {
+        if payee.prices.egress_per_gib == Amount::ZERO {
             return Ok(None);
         }
-        running.asked.fetch_add(bytes, Ordering::Relaxed);
-        running.awaited.fetch_add(bytes, Ordering::Relaxed);
+        let cost = egress(bytes, payee.prices.egress_per_gib).map_err(|error| refused(provider, &error))?;
+        let running = self.account(provider, payee);
+        {
+            let mut sums = running.sums();
+            let (asked, awaited) = (sums.asked.checked_add(cost), sums.awaited.checked_add(cost));
+            let (Some(asked), Some(awaited)) = (asked, awaited) else {
+                return Err(refused(provider, &TooDear));
+            };
+            (sums.asked, sums.awaited) = (asked, awaited);
+        }
         let vouchers = running.vouchers.load(Ordering::Relaxed);
-        Ok(Some(Metered { running, bytes, vouchers }))
+        Ok(Some(Metered { running, cost, vouchers }))
     }
 
     fn account(&self, provider: &PublicKey, payee: Payee) -> Arc<Running> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = accounts.entry(*provider).or_insert_with(|| {
-            Arc::new(Running {
-                payee,
-                got: AtomicU64::new(0),
-                asked: AtomicU64::new(0),
-                awaited: AtomicU64::new(0),
-                vouchers: AtomicU64::new(0),
-                is_paying: AtomicBool::new(false),
-                promises: tokio::sync::Mutex::default(),
-            })
-        });
+        let running = accounts.entry(*provider).or_insert_with(|| Arc::new(Running::new(payee)));
+        if running.payee().wallet != payee.wallet {
+            // What was promised to another wallet is no matter of this one.
+            *running = Arc::new(Running::new(payee));
+        }
+        running.sums().payee = payee;
         Arc::clone(running)
     }
 
     /// Counts what came, and pays in the background when it is time.
     pub(crate) fn got(self: &Arc<Self>, read: &Metered, client: &ProviderClient, peer: &PeerAddress) {
         let running = &read.running;
-        running.got.fetch_add(read.bytes, Ordering::Relaxed);
-        let Ok(paid) = running.promises.try_lock().map(|promises| promises.paid) else { return };
-        let is_due = running.account(paid).is_ok_and(|account| account.ahead() > Amount::ZERO);
+        {
+            let mut sums = running.sums();
+            sums.spent = sums.spent.checked_add(read.cost).unwrap_or(Amount::MAX);
+        }
+        let Ok(account) =
+            running.promises.try_lock().map(|promises| running.account(&promises, self.payer.limits()))
+        else {
+            return;
+        };
+        let is_due = account.is_ok_and(|account| account.ahead() > Amount::ZERO);
         if !is_due || running.is_paying.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -250,7 +300,7 @@ impl Reads {
         peer: &PeerAddress,
     ) -> Result<(), PayError> {
         let mut promises = running.promises.lock().await;
-        let amount = running.account(promises.paid)?.ahead();
+        let amount = running.account(&promises, self.payer.limits())?.ahead();
         if amount == Amount::ZERO {
             return Ok(());
         }
@@ -289,13 +339,17 @@ impl Reads {
             // Paid since this read was sent.
             return Ok(());
         }
-        if due.payee != running.payee.wallet {
+        if due.payee != running.payee().wallet {
             return Err(PayError::Refused(
                 "it wants to be paid at another wallet than its quote's".to_owned(),
             ));
         }
         let needed = due.needed;
-        let account = running.account(promises.paid)?;
+        // It would not ask if anything were left of that.
+        promises.prepaid = Amount::ZERO;
+        let account = running.account(&promises, self.payer.limits())?;
+        let paid = account.paid.checked_add(promises.lost).ok_or(TooDear)?;
+        let account = Account { paid, ..account };
         let amount = account.demanded(needed).ok_or(PayError::Unfair { needed })?;
         self.pay(running, &mut promises, client, peer, amount).await?;
         read.vouchers = running.vouchers.load(Ordering::Relaxed);
@@ -311,16 +365,52 @@ impl Reads {
         peer: &PeerAddress,
         amount: Amount,
     ) -> Result<(), PayError> {
+        let standing = match self.try_pay(running, promises, client, peer, amount).await {
+            // A lane is given up once: whoever says so of each lane gets no voucher in each.
+            Err(PayError::Overtaken { promised }) if promises.lost == Amount::ZERO => {
+                tracing::warn!(provider = %peer.key, %promised, "a lane has promised more than this home knows of");
+                if let Some((_, adds)) = promises.unsure.take() {
+                    promises.lost = promises.lost.checked_add(adds).ok_or(TooDear)?;
+                }
+                self.leave(running, promises.nth).await?;
+                self.try_pay(running, promises, client, peer, amount).await?
+            }
+            other => other?,
+        };
+        if let Some(standing) = standing {
+            promises.prepaid = running.prepaid(promises, &standing);
+        }
+        running.vouchers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn try_pay(
+        &self,
+        running: &Running,
+        promises: &mut Promises,
+        client: &ProviderClient,
+        peer: &PeerAddress,
+        amount: Amount,
+    ) -> Result<Option<Standing>, PayError> {
         let (voucher, adds) = match promises.unsure.take() {
             Some(unsure) => unsure,
             None => (self.promise(running, &mut promises.nth, &peer.key, amount).await?, amount),
         };
         promises.unsure = Some((voucher.clone(), adds));
-        self.deliver(running, client, peer, &voucher).await?;
+        let standing = self.deliver(running, client, peer, &voucher).await?;
         promises.unsure = None;
         promises.paid = promises.paid.checked_add(adds).ok_or(TooDear)?;
-        running.vouchers.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(standing)
+    }
+
+    /// Leaves a lane to whoever has signed in it, as far as this provider goes: what that promised, nobody here knows.
+    async fn leave(&self, running: &Running, nth: usize) -> Result<(), PayError> {
+        let payee = running.payee().wallet;
+        let taken = self.lanes.lock().await;
+        let Some(Own { lane, .. }) = taken.get(nth) else { return Ok(()) };
+        let lane = Arc::clone(lane);
+        let left = tokio::task::spawn_blocking(move || locked(&lane).forget(&payee));
+        Ok(left.await.map_err(|_ended| PayError::Stopped)??)
     }
 
     async fn deliver(
@@ -329,15 +419,18 @@ impl Reads {
         client: &ProviderClient,
         peer: &PeerAddress,
         voucher: &VoucherRequest,
-    ) -> Result<(), PayError> {
+    ) -> Result<Option<Standing>, PayError> {
         let promised = voucher.voucher.message.cumulative;
         let mut is_mended = false;
         for patience in COVER_PATIENCE.map(Some).into_iter().chain([None]) {
             match client.pay(peer, voucher).await? {
-                VoucherAnswer::Accepted(_) => return Ok(()),
+                VoucherAnswer::Accepted(standing) => return Ok(Some(standing)),
                 VoucherAnswer::Refused(refusal) => match (refusal.reason, patience) {
-                    // It has this voucher, or one that is higher: its answer was lost.
-                    (VoucherReason::Stale, _) if refusal.cumulative == promised => return Ok(()),
+                    // It has this voucher: its answer was lost.
+                    (VoucherReason::Stale, _) if refusal.cumulative == promised => return Ok(None),
+                    (VoucherReason::Stale, _) if refusal.cumulative > promised => {
+                        return Err(PayError::Overtaken { promised: refusal.cumulative });
+                    }
                     (VoucherReason::Uncovered | VoucherReason::Exiting, Some(patience)) => {
                         if !std::mem::replace(&mut is_mended, true) {
                             self.mend(running, &voucher.voucher.message, &refusal).await?;
@@ -360,14 +453,14 @@ impl Reads {
         provider: &PublicKey,
         amount: Amount,
     ) -> Result<VoucherRequest, PayError> {
-        let (chain, payee) = (self.payer.chain(), running.payee.wallet);
+        let (chain, payee) = (self.payer.chain(), running.payee().wallet);
         let now = wall_clock();
         let month = now.0 / MONTH_SECONDS;
         let mut taken = self.lanes.lock().await;
         let mut counter = self.counter(&mut taken, nth, payee, provider, month).await?;
-        let spending = Spending { rent: self.rent, read: taken.read };
-        self.payer.limits().allow(&spending, amount)?;
-        let Own { lane, key } = &taken.own[*nth];
+        // Before any money goes into the channel; others of this home may spend what is left until it is there.
+        self.payer.limits().allow(&self.payer.spent(self.rent, now)?, amount)?;
+        let Own { lane, key } = &taken[*nth];
         let signer = key.address();
         counter.cumulative = counter.cumulative.checked_add(amount).ok_or(TooDear)?;
         counter.used = now.0;
@@ -377,8 +470,13 @@ impl Reads {
         }
         let voucher = Voucher { payer: self.payer.wallet(), payee, signer, cumulative: counter.cumulative };
         let voucher = voucher.sign(&chain.place().channels_domain(), key);
-        keep(lane, payee, counter, amount, month).await?;
-        taken.read = taken.read.checked_add(amount).ok_or(TooDear)?;
+        let (lane, payer, rent) = (Arc::clone(lane), Arc::clone(&self.payer), self.rent);
+        let kept = tokio::task::spawn_blocking(move || -> Result<(), PayError> {
+            let _turn = BudgetTurn::wait(payer.dir())?;
+            payer.limits().allow(&payer.spent(rent, now)?, amount)?;
+            Ok(locked(&lane).set(&payee, counter, amount, month)?)
+        });
+        kept.await.map_err(|_ended| PayError::Stopped)??;
         Ok(VoucherRequest { voucher })
     }
 
@@ -387,17 +485,17 @@ impl Reads {
     /// promised, only the provider knows.
     async fn counter(
         &self,
-        taken: &mut Taken,
+        taken: &mut Vec<Own>,
         nth: &mut usize,
         payee: Address,
         provider: &PublicKey,
         month: u64,
     ) -> Result<Counter, PayError> {
         loop {
-            if *nth == taken.own.len() {
-                self.take_lane(taken, month).await?;
+            if *nth == taken.len() {
+                self.take_lane(taken).await?;
             }
-            let Own { lane, key } = &taken.own[*nth];
+            let Own { lane, key } = &taken[*nth];
             if let Some(counter) = locked(lane).counter(&payee) {
                 return Ok(counter);
             }
@@ -420,7 +518,8 @@ impl Reads {
         cumulative: Amount,
         state: &ChannelState,
     ) -> Result<Amount, PayError> {
-        let (chain, payee) = (self.payer.chain(), running.payee.wallet);
+        let Payee { wallet: payee, prices, .. } = running.payee();
+        let chain = self.payer.chain();
         if state.exit_at.is_some() && lanes::is_leaving(self.payer.dir(), &payee) {
             chain.order(Order::CancelExit(payee)).await?;
             lanes::forget_leaving(self.payer.dir(), &payee)?;
@@ -428,9 +527,16 @@ impl Reads {
         if cumulative <= state.cap {
             return Ok(state.cap);
         }
-        let cap = lane_cap(cumulative, running.payee.prices.egress_per_gib)?;
-        self.payer.raise(payee, signer, cap).await?;
-        Ok(cap)
+        let cap = lane_cap(cumulative, prices.egress_per_gib, self.payer.limits())?;
+        match self.payer.raise(payee, signer, cap).await {
+            Ok(()) => Ok(cap),
+            // What is there may do for this voucher.
+            Err(FundsError::Short { .. }) if cap > cumulative => {
+                self.payer.raise(payee, signer, cumulative).await?;
+                Ok(cumulative)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What this home remembers of a channel is wrong when its money was taken out of it meanwhile, or is about to be.
@@ -448,7 +554,7 @@ impl Reads {
         }
         let cap = self.cover(running, signer, cumulative, &state).await?;
         let taken = self.lanes.lock().await;
-        let Some(Own { lane, .. }) = taken.own.iter().find(|own| own.key.address() == signer) else {
+        let Some(Own { lane, .. }) = taken.iter().find(|own| own.key.address() == signer) else {
             return Ok(());
         };
         let known = locked(lane).counter(&payee);
@@ -461,20 +567,13 @@ impl Reads {
         }
     }
 
-    async fn take_lane(&self, taken: &mut Taken, month: u64) -> Result<(), PayError> {
+    async fn take_lane(&self, taken: &mut Vec<Own>) -> Result<(), PayError> {
         let dir = self.payer.dir().to_owned();
-        let is_first = taken.own.is_empty();
-        let found = tokio::task::spawn_blocking(move || -> Result<(Lane, Option<Amount>), LaneError> {
-            let lane = Lane::take(&dir)?;
-            // What this process promises is added to it from here on.
-            let read = if is_first { Some(lanes::spent_in(&dir, month)?) } else { None };
-            Ok((lane, read))
-        });
-        let (lane, read) = found.await.map_err(|_ended| PayError::Stopped)??;
+        let lane = tokio::task::spawn_blocking(move || Lane::take(&dir)).await;
+        let lane = lane.map_err(|_ended| PayError::Stopped)??;
         let number = lane.number();
         let key = (self.payer.keys().lanes)(number).ok_or(PayError::NoKey(number))?;
-        taken.own.push(Own { lane: Arc::new(Mutex::new(lane)), key });
-        taken.read = read.unwrap_or(taken.read);
+        taken.push(Own { lane: Arc::new(Mutex::new(lane)), key });
         Ok(())
     }
 

@@ -113,6 +113,70 @@ async fn a_home_that_lost_its_counters_goes_on_in_lanes_that_promised_nothing() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_older_copy_of_a_home_leaves_the_lane_in_which_more_was_promised() {
+    let (paid, version, bytes) = pushed(2, 3).await;
+    let (dir, copy) = (paid.world.folder.path().join("pay"), paid.world.folder.path().join("copy"));
+    assert_eq!(read(&paid, version, &paid.network(limits())).await.unwrap(), bytes);
+    std::fs::create_dir(&copy).unwrap();
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(read(&paid, version, &paid.network(limits())).await.unwrap(), bytes);
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&copy, &dir).unwrap();
+    for _ in 0..2 {
+        let before: u64 = paid.tills.iter().map(|till| till.vouchers()).sum();
+        assert_eq!(read(&paid, version, &paid.network(limits())).await.unwrap(), bytes);
+        let after: u64 = paid.tills.iter().map(|till| till.vouchers()).sum();
+        assert!(after > before);
+    }
+    assert!(paid.tills.iter().all(|till| till.lanes() <= 2), "one lane more, and it stays there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_offers_a_huge_credit_and_sends_nothing_gets_what_waits_and_little_more() {
+    let paid = Paid::start(2, 4, 1 << 40).await;
+    let bytes = noise(1, LENGTH);
+    let source = paid.source(&[("a", &bytes)]);
+    let version = paid.world.push_through(&source, paid.network(limits())).await.unwrap().version;
+    paid.tills[1].set(Manner::AsksForever);
+    assert_eq!(read(&paid, version, &paid.network(limits())).await.unwrap(), bytes);
+    let (promised, _) = paid.tills[1].promised();
+    assert!(promised.0 <= LENGTH as u128 + 2 * (4 << 20), "{promised} for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_run_at_once_have_one_budget_for_reads() {
+    let (paid, version, _) = pushed(2, 3).await;
+    let per_month = Amount(LENGTH as u128 * 2);
+    let limits = Limits { per_month, ..limits() };
+    let both = [paid.network(limits), paid.network(limits)];
+    let mut refused = 0;
+    for _ in 0..4 {
+        for network in &both {
+            refused += u32::from(read(&paid, version, network).await.is_err());
+        }
+    }
+    let promised: u128 = paid.tills.iter().map(|till| till.promised().0.0).sum();
+    assert!(promised <= per_month.0, "{promised}");
+    assert!(refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_pay_ahead_and_end_use_up_what_those_before_paid() {
+    let (paid, version, _) = pushed(2, 3).await;
+    for _ in 0..8 {
+        read(&paid, version, &paid.network(limits())).await.unwrap();
+    }
+    let promised: u128 = paid.tills.iter().map(|till| till.promised().0.0).sum();
+    let most = 8 * LENGTH as u128 * 105 / 100 + 3 * u128::from(CREDIT);
+    assert!(promised <= most, "{promised} for eight times {LENGTH}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_too_dear_to_read_from_is_not_asked() {
     let (paid, version, _) = pushed(2, 3).await;
     let ceiling = Prices { egress_per_gib: Amount((1 << 30) - 1), ..prices() };
