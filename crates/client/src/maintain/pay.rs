@@ -148,6 +148,10 @@ impl Maintenance {
             done.open += 1
         }
         for due in due(moment, &signed, &state, &proving, payer.limits().term_epochs) {
+            // A later end would keep it from leaving.
+            if due == Due::Renew && chain.provider(wallet).await?.is_some_and(|entry| entry.leaving) {
+                continue;
+            }
             tracing::debug!(%provider, agreement = %id, ?due, "due");
             match due {
                 Due::Advance => drop(chain.order(Order::Advance(wallet)).await?),

@@ -115,6 +115,8 @@ pub fn due(
         }
         // It can't be posted any more.
         Some(from) if !is_posted && from <= now => due.push(Due::Renew),
+        // Whatever was signed is not here to be posted.
+        None if !is_posted => due.push(Due::Renew),
         Some(_) | None if is_posted && state.end.0.saturating_sub(now.0) <= term_epochs / 2 => {
             due.push(Due::Renew);
         }
@@ -218,6 +220,13 @@ mod tests {
     #[test]
     fn what_was_not_posted_in_time_is_signed_anew() {
         assert_eq!(due(&moment(11, 0), &signed(4, 11), &state(3, 40), &proving(11), 30), [Due::Renew]);
+    }
+
+    #[test]
+    fn what_was_signed_without_a_signature_here_is_signed_anew() {
+        let lost = Signed { from: None, ..signed(4, 11) };
+        assert_eq!(due(&moment(10, 0), &lost, &state(3, 40), &proving(10), 30), [Due::Renew]);
+        assert!(due(&moment(10, 0), &lost, &state(4, 40), &proving(10), 30).is_empty(), "it is posted");
     }
 
     #[test]

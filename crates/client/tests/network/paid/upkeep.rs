@@ -112,6 +112,17 @@ async fn whoever_stops_proving_is_stopped_buried_and_what_it_held_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_is_renewed_no_more() {
+    let paid = pushed().await;
+    paid.ledger.pass(20);
+    paid.ledger.state().providers.values_mut().for_each(|entry| entry.leaving = true);
+    let done = paid.pay().await;
+    assert_eq!((done.signed, done.failed), (0, 0));
+    paid.ledger.state().providers.values_mut().for_each(|entry| entry.leaving = false);
+    assert!(paid.pay().await.signed > 0, "terms end soon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_given_up_leaves_the_sets_by_the_steward() {
     let paid = pushed().await;
     let before: Vec<FragmentId> = paid.tills[0].fragments();
