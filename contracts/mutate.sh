@@ -48,7 +48,7 @@ for patch in "${patches[@]}"; do
         exit 2
     else
         killed=$((killed + 1))
-        by=$(grep -E '^\[FAIL|^ invariant_' "$log" | grep -oE '(test|invariant)_[A-Za-z0-9_]+' | sort -u | head -n 2 | paste -sd' ')
+        by=$(grep -E '^\[FAIL|^ invariant_' "$log" | grep -oE '(test(Fuzz)?|invariant)_[A-Za-z0-9_]+' | sort -u | head -n 2 | paste -sd' ' || true)
         echo "killed    $name  by $by"
     fi
 done
