@@ -204,12 +204,13 @@ library Agreements {
         emit IStorageMarket.AgreementClosed(id, epoch, refund);
     }
 
-    /// Moves an agreement's end to an earlier epoch. False if it ends before that anyway.
+    /// Moves an agreement's end to an earlier epoch, for good. False if it ends before that anyway.
     function endAt(Ledger storage ledger, uint32 id, IStorageMarket.Agreement storage agreement, uint32 end)
         private
         returns (bool)
     {
         uint32 before = Ledgers.endOf(agreement);
+        agreement.ending = true;
         // Terms that begin with the next epoch end after it at the earliest.
         if (agreement.next.from != 0 && end <= agreement.next.from) end = agreement.next.from + 1;
         if (end >= before) return false;

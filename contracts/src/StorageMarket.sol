@@ -443,6 +443,8 @@ contract StorageMarket is IStorageMarket, IStakeVault, EpochClock, EIP712, Reent
         if (r.fromEpoch != now_ + 1 || r.endEpoch <= r.fromEpoch) return Skip.Epochs;
         Skip skip = Agreements.bringUp(ledger, rules(), r.agreement);
         if (skip != Skip.None) return skip;
+        // An end that comes back could be moved again, and paid for from stake again, as often as two accounts of one person like.
+        if (agreement.ending && r.endEpoch > Ledgers.endOf(agreement)) return Skip.Epochs;
         ProofSet storage set = ledger.sets[provider];
         if (r.retainedBytes > r.size || (r.size == 0 && r.ratePerEpoch != 0)) return Skip.Size;
         if (

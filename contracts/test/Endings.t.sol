@@ -342,4 +342,79 @@ contract EndingsTest is Fixture {
         equal(registry.stakeOf(pat), 0, "all of it, and nothing more");
         checkSums();
     }
+
+    // --- an end stays where it was put ------------------------------------------------------------------------------
+
+    /// Each end costs stake, which goes to the client: a provider that is its own client must not get out all that others rely on.
+    function test_stake_does_not_come_out_by_leaving_early_again_and_again() public {
+        vm.prank(pat);
+        market.terminate(first);
+        uint256 stake = registry.stakeOf(pat);
+        IStorageMarket.Revision memory longer = revisionOf(first);
+        longer.endEpoch += 1;
+        expectRevisionSkipped(longer, IStorageMarket.Skip.Epochs);
+        revise(longer);
+        vm.prank(pat);
+        market.terminate(first);
+        equal(registry.stakeOf(pat), stake, "paid for once");
+        checkSums();
+    }
+
+    function test_a_revision_in_the_pocket_does_not_undo_a_failed_question() public {
+        vm.prank(ben);
+        market.ask(second);
+        good(2);
+        IStorageMarket.Revision memory pocketed = revisionOf(second);
+        market.fail(second);
+        expectRevisionSkipped(pocketed, IStorageMarket.Skip.Epochs);
+        revise(pocketed);
+        nextEpoch();
+        market.advance(pat, 9);
+        moveAllOn();
+        equal(market.agreementOf(ben, pat), 0, "it ended");
+        checkSums();
+    }
+
+    function test_a_revision_in_the_pocket_does_not_take_back_the_way_out_after_a_miss() public {
+        nextEpoch();
+        nextEpoch();
+        market.advance(pat, 9);
+        equal(setOf(pat).misses, 1, "missed");
+        IStorageMarket.Revision memory pocketed = revisionOf(first);
+        vm.prank(anna);
+        market.terminate(first);
+        expectRevisionSkipped(pocketed, IStorageMarket.Skip.Epochs);
+        revise(pocketed);
+        nextEpoch();
+        market.advance(pat, 9);
+        moveAllOn();
+        equal(market.agreementOf(anna, pat), 0, "out, retained or not");
+        checkSums();
+    }
+
+    /// Whoever gave notice is let go, and what is held meanwhile may still change.
+    function test_what_ends_may_be_revised_but_not_prolonged() public {
+        vm.prank(pat);
+        market.terminate(second);
+        require(market.getAgreement(second).ending, "told");
+        IStorageMarket.Revision memory other = revisionOf(second);
+        (other.setRoot, other.size) = newSet(77, 3);
+        revise(other);
+        equal(market.getAgreement(second).sequence, other.sequence, "other data until then");
+        other.sequence += 1;
+        other.endEpoch += 1;
+        expectRevisionSkipped(other, IStorageMarket.Skip.Epochs);
+        revise(other);
+    }
+
+    /// Nor does one that would have ended within the notice anyway.
+    function test_a_notice_later_than_the_end_prevents_a_later_end_too() public {
+        uint32 soon = open(anna, quinn, 100, 2);
+        vm.prank(quinn);
+        market.terminate(soon);
+        IStorageMarket.Revision memory longer = revisionOf(soon);
+        longer.endEpoch += 10;
+        expectRevisionSkipped(longer, IStorageMarket.Skip.Epochs);
+        revise(longer);
+    }
 }

@@ -69,6 +69,8 @@ interface IStorageMarket {
         uint32 sequence;
         /// Its place in the provider's tree of rates.
         uint32 position;
+        /// Whether somebody ended it: no revision can make it last longer.
+        bool ending;
         address provider;
         uint64 retainedBytes;
         uint32 retainedUntil;

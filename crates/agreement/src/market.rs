@@ -84,6 +84,8 @@ pub struct Agreement {
     pub sequence: u32,
     /// Its place in the provider's row of rates.
     pub position: u32,
+    /// Whether somebody ended it: no revision can make it last longer.
+    pub ending: bool,
     /// Bytes that no revision may drop before `retained_until`.
     pub retained_bytes: u64,
     /// See `retained_bytes`.

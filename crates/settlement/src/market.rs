@@ -21,6 +21,8 @@ pub struct Agreement {
     pub provider: Address,
     /// Number of the last revision; a new one must be higher.
     pub sequence: u32,
+    /// Whether somebody ended it: no revision can make it last longer.
+    pub ending: bool,
     /// Bytes that no revision may drop before `retained_until`.
     pub retained_bytes: u64,
     /// See `retained_bytes`.
@@ -164,6 +166,7 @@ impl MarketReads<'_> {
             client,
             provider: from_abi(found.provider),
             sequence: found.sequence,
+            ending: found.ending,
             retained_bytes: found.retainedBytes,
             retained_until: Epoch(found.retainedUntil),
             escrow: Amount(found.escrow),

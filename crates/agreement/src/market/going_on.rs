@@ -348,6 +348,7 @@ impl Market {
     fn end_at(&mut self, id: AgreementId, end: Epoch) -> Result<bool, Refusal> {
         let agreement = self.opened(id)?;
         let (provider, before) = (agreement.provider, agreement.end());
+        agreement.ending = true;
         // Terms that begin with the next epoch end after it at the earliest.
         let end = match agreement.next {
             Some(next) => end.max(next.from.next().ok_or(Refusal::Overflow)?),

@@ -141,6 +141,7 @@ impl Market {
             provider,
             sequence: 0,
             position,
+            ending: false,
             retained_bytes: proposal.retained_bytes,
             retained_until: proposal.retained_until,
             escrow,
@@ -181,11 +182,14 @@ impl Market {
         if let Err(skip) = self.bring_up(call, id)? {
             return Ok(Err(skip));
         }
+        let agreement = self.opened(id)?.clone();
+        if agreement.ending && revision.end_epoch > agreement.end() {
+            return Ok(Err(Skip::Epochs));
+        }
         let paid_for_nothing = revision.size == 0 && revision.rate_per_epoch.units() != 0;
         if revision.retained_bytes > revision.size || paid_for_nothing {
             return Ok(Err(Skip::Size));
         }
-        let agreement = self.opened(id)?.clone();
         let sooner = revision.end_epoch < agreement.retained_until && revision.end_epoch < agreement.end();
         let drops = revision.retained_bytes < agreement.retained_bytes
             || revision.retained_until < agreement.retained_until

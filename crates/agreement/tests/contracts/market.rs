@@ -369,6 +369,7 @@ fn agreement(told: &[u8]) -> Option<Agreement> {
         client,
         sequence,
         position,
+        ending: words.bool(),
         provider: words.address(),
         retained_bytes: words.u64(),
         retained_until: Epoch(words.u32()),
