@@ -200,7 +200,7 @@ impl Maintenance {
         moment: &Moment,
     ) -> Result<(), LookError> {
         let (provider, chain) = (agreement.provider, payer.chain());
-        tracing::warn!(%provider, agreement = %id, "provider stopped proving, it is paid no longer");
+        tracing::warn!(%provider, agreement = %id, "provider stopped proving or ended the agreement: nothing new is placed there");
         // From here on nothing new is placed there, whatever becomes of the transaction.
         self.set_state(provider, AgreementState::Stopped).await?;
         if chain.proving(wallet).await?.epoch < moment.epoch {

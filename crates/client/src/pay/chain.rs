@@ -113,6 +113,8 @@ pub struct OnChain {
     pub next_rate: Rate,
     /// The first epoch that no longer belongs to it.
     pub end: Epoch,
+    /// Whether somebody ended it, so that it can't last longer.
+    pub ending: bool,
     /// The epoch of an open question about it.
     pub question: Option<Epoch>,
     /// When it was announced that spare escrow is taken back.

@@ -186,6 +186,7 @@ impl SettledChain {
             size: current.map_or(0, |terms| terms.size),
             next_rate: latest.map_or(Rate::ZERO, |terms| terms.rate_per_epoch),
             end: latest.map_or(Epoch(0), |terms| terms.end),
+            ending: agreement.ending,
             question: question.map(|question| question.epoch),
             release: release.map(|release| release.epoch),
         }))

@@ -99,10 +99,11 @@ pub fn due(
         }
         Some(_) | None => {}
     }
-    if proving.misses >= MISSES_MAX && !signed.is_stopped {
-        due.push(Due::Stop);
+    if signed.is_stopped {
+        return due;
     }
-    if signed.is_stopped || proving.misses >= MISSES_MAX {
+    if state.ending || proving.misses >= MISSES_MAX {
+        due.push(Due::Stop);
         return due;
     }
     let next = Epoch(now.0.saturating_add(1));
@@ -200,6 +201,7 @@ mod tests {
             size: 1,
             next_rate: rate,
             end: Epoch(end),
+            ending: false,
             question: None,
             release: None,
         }
@@ -246,6 +248,8 @@ mod tests {
             due(&moment(20, 0), &posted, &state(4, 40), &Proving { misses: 1, ..missing }, 30).is_empty()
         );
         assert_eq!(due(&moment(20, 0), &posted, &state(4, 22), &missing, 30), [Due::Stop]);
+        let ended = OnChain { ending: true, ..state(4, 22) };
+        assert_eq!(due(&moment(20, 0), &posted, &ended, &proving(20), 30), [Due::Stop], "by the provider");
         let stopped = Signed { is_stopped: true, ..posted };
         assert!(due(&moment(20, 99), &stopped, &state(3, 22), &missing, 30).is_empty());
         let dead = Proving { dead_at: Some(Epoch(19)), ..missing };

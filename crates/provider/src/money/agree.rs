@@ -500,6 +500,7 @@ async fn standing(wallet: &Wallet, id: AgreementId, signer: Signer, rules: &Rule
         current: agreement.current.map(|terms| terms.rate_per_epoch),
         next: agreement.next.map(|terms| terms.rate_per_epoch),
         end: agreement.latest().map_or(rules.epoch, |terms| terms.end),
+        ending: agreement.ending,
         retained_bytes: agreement.retained_bytes,
         retained_until: agreement.retained_until,
         stake,

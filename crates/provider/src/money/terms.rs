@@ -70,6 +70,8 @@ pub(crate) struct Standing {
     pub(crate) next: Option<Rate>,
     /// What was posted last.
     pub(crate) end: Epoch,
+    /// Whether somebody ended it, so that it can't last longer.
+    pub(crate) ending: bool,
     pub(crate) retained_bytes: u64,
     pub(crate) retained_until: Epoch,
     pub(crate) stake: Stake,
@@ -209,6 +211,8 @@ pub(crate) fn check_revision(
     require(revision.end_epoch > revision.from_epoch, R::Epochs, "it ends before it begins")?;
     let ends_as_late = revision.end_epoch >= own.last.end.min(facts.end);
     require(ends_as_late, R::Epochs, "to end sooner, terminate the agreement")?;
+    let may_last = !facts.ending || revision.end_epoch <= facts.end;
+    require(may_last, R::Epochs, "the agreement was ended, and can't last longer")?;
     require(revision.retained_bytes <= revision.size, R::WrongSet, "it retains more than there is")?;
     require(revision.retained_until <= revision.end_epoch, R::Epochs, "it retains longer than it lasts")?;
     let floors =

@@ -90,6 +90,7 @@ impl Ledger {
             size: 0,
             next_rate: proposal.rate_per_epoch,
             end: proposal.end_epoch,
+            ending: false,
             question: None,
             release: None,
         };
@@ -212,7 +213,7 @@ impl Wallet {
             }
             Order::Terminate(id) => {
                 let (epoch, open) = (state.epoch, state.open.get_mut(&id).unwrap());
-                open.state.end = Epoch(epoch.0 + 1);
+                (open.state.end, open.state.ending) = (Epoch(epoch.0 + 1), true);
             }
             Order::Authorize { signer, cap, until } => {
                 state.authorities.insert(signer, Authority { cap, until });

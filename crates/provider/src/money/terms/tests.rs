@@ -150,6 +150,7 @@ fn standing() -> Standing {
         current: Some(rate(20)),
         next: None,
         end: Epoch(21),
+        ending: false,
         retained_bytes: 0,
         retained_until: Epoch(0),
         stake: Stake { stake: Amount(280), rate_max: Amount(20) },
@@ -195,7 +196,7 @@ fn terms_at_the_agreements_own_price_are_signed_as_long_as_it_was_to_last() {
 fn terms_that_break_a_promise_or_do_not_pay_are_refused_with_the_reason() {
     use RefusalReason as R;
     type Change = dyn Fn(&mut Revision, &mut Standing, &mut Terms);
-    let cases: [(R, &Change); 16] = [
+    let cases: [(R, &Change); 17] = [
         (R::Signature, &|_, facts, _| facts.signer = Signer::Stranger),
         (R::Signature, &|_, facts, _| {
             facts.signer = Signer::Authorized { cap: Amount(0), until: Timestamp(999) };
@@ -208,6 +209,7 @@ fn terms_that_break_a_promise_or_do_not_pay_are_refused_with_the_reason() {
         (R::Epochs, &|revision, _, _| revision.from_epoch = Epoch(13)),
         (R::Epochs, &|revision, _, _| revision.end_epoch = Epoch(11)),
         (R::Epochs, &|revision, _, _| revision.end_epoch = Epoch(20)),
+        (R::Epochs, &|revision, facts, _| (facts.ending, facts.end.0) = (true, revision.end_epoch.0 - 1)),
         (R::Epochs, &|revision, _, _| revision.retained_until = Epoch(22)),
         (R::Retained, &|_, facts, _| {
             (facts.retained_bytes, facts.retained_until) = (GIB, Epoch(12));
