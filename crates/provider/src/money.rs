@@ -6,6 +6,7 @@
 //!
 //! A provider without a section `[chain]` has none of this.
 
+mod absence;
 mod admin;
 mod agree;
 mod books;

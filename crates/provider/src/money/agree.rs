@@ -2,7 +2,8 @@
 
 use crate::money::books::{BooksError, PendingProposal, Quoted, State, Terms};
 use crate::money::terms::{
-    OpenFacts, Own, Rules, Signer, Stake, Standing, behind, check_proposal, check_revision, not_held,
+    OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, behind, check_proposal, check_revision,
+    not_held,
 };
 use crate::money::{Money, PINNED_UNTIL, books_failed, no_chain};
 use crate::service::now;
@@ -475,12 +476,13 @@ async fn stake(wallet: &Wallet, own: Address) -> Result<Stake, ReadError> {
 /// What the chain says of an agreement in this epoch.
 async fn standing(wallet: &Wallet, id: AgreementId, signer: Signer, rules: &Rules) -> Result<Standing, Stop> {
     let (chain, own) = (wallet.chain(), rules.provider);
-    let (agreement, set, standing, outcome, stake) = tokio::try_join!(
+    let (agreement, set, standing, outcome, stake, entry) = tokio::try_join!(
         chain.market().get_agreement(id),
         chain.market().get_set(own),
         chain.market().standing(id),
         chain.market().outcome(own, rules.epoch),
         stake(wallet, own),
+        chain.registry().get(own),
     )?;
     let closed = || refuse(RefusalReason::WrongParty, "the agreement is closed");
     let (agreement, set) = (agreement.ok_or_else(closed)?, set.ok_or_else(closed)?);
@@ -504,5 +506,6 @@ async fn standing(wallet: &Wallet, id: AgreementId, signer: Signer, rules: &Rule
         retained_bytes: agreement.retained_bytes,
         retained_until: agreement.retained_until,
         stake,
+        presence: if entry.is_some_and(|entry| entry.leaving) { Presence::Leaves } else { Presence::Stays },
     })
 }

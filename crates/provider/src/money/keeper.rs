@@ -10,9 +10,11 @@ mod epoch;
 mod opening;
 mod posting;
 mod proving;
+mod search;
 mod standing;
 
 use crate::metrics::Metrics;
+use crate::money::absence::Absences;
 use crate::money::books::{AgreementRow, BooksError, State};
 use crate::money::cash::CashError;
 use crate::money::connect::{ChainError, LinkError, connect};
@@ -47,6 +49,11 @@ enum RoundError {
     Books(#[from] BooksError),
     #[error("no proof")]
     Prove(#[from] ProveError),
+    /// The set can't go on before they have: restore the books, or wait until the chain's past is read.
+    #[error(
+        "{due} agreements begin or end with epoch {epoch} that neither the books nor the chain's events name so far"
+    )]
+    Unexplained { due: u32, epoch: Epoch },
 }
 
 impl From<ReadError> for RoundError {
@@ -138,6 +145,8 @@ struct Keeper {
     gas_price: Option<u128>,
     /// The time that the chain was at.
     time: Timestamp,
+    /// The newest block that was seen.
+    block: u64,
     /// The epoch that costs are counted in.
     epoch: Epoch,
     /// The block that was seen last.
@@ -146,6 +155,14 @@ struct Keeper {
     posted_in: Option<Epoch>,
     /// The epoch in which everything was compared with the chain last.
     compared_in: Option<Epoch>,
+    /// Agreements that the chain did not show.
+    absences: Absences,
+    /// The set was seen dead.
+    died: bool,
+    /// The chain's past, where it has agreements that the books don't know.
+    search: Option<search::Search>,
+    /// The last epochs are settled again: the chain may say something else of them by now.
+    unsettle: bool,
     /// The last epoch that was counted as over.
     counted: Option<Epoch>,
     /// Revisions that the chain refused.
@@ -168,10 +185,15 @@ impl Keeper {
             metrics,
             gas_price: None,
             time: Timestamp(0),
+            block: 0,
             epoch: Epoch(0),
             anchor: Anchor::default(),
             posted_in: None,
             compared_in: None,
+            absences: Absences::default(),
+            died: false,
+            search: None,
+            unsettle: false,
             counted: None,
             refused: BTreeSet::new(),
             questions: (None, BTreeSet::new()),
@@ -210,7 +232,9 @@ impl Keeper {
                     }
                     match &error {
                         RoundError::Chain(_) => self.money.health.chain(Some(why)),
-                        RoundError::Books(_) | RoundError::Prove(_) => self.money.health.work(Some(why)),
+                        RoundError::Books(_) | RoundError::Prove(_) | RoundError::Unexplained { .. } => {
+                            self.money.health.work(Some(why))
+                        }
                     }
                     self.failures = self.failures.saturating_add(1);
                     pause_after(self.failures, self.epoch_seconds())
@@ -225,40 +249,41 @@ impl Keeper {
 
     async fn round(&mut self) -> Result<(), RoundError> {
         let head = self.wallet.chain().head().await?;
-        self.time = head.time;
+        (self.time, self.block) = (head.time, head.number);
         self.note_age(&head);
         let Some(epoch) = head.epoch else { return Ok(()) };
         self.epoch = epoch;
-        self.look_back(&head, epoch).await?;
-        if self.money.health.has_entry_trouble() {
-            self.be_entered().await;
-        }
-        let opened = self.open_agreements(epoch).await;
+        self.look_back(&head).await?;
+        // What an epoch's pay and the stake hang on comes first, and waits for nothing that a proof does not need.
         let set = self.catch_up(epoch).await?;
-        self.settle(epoch, set.as_ref()).await?;
-        let open = self.compare(epoch).await?;
-        // Each is tried although another failed: a fragment that is gone must not keep revisions from being posted.
         let proven = match &set {
-            Some(set) => self.prove_epoch(epoch, set, &open).await,
+            Some(set) => self.prove_epoch(epoch, set).await,
             None => {
                 self.money.health.proof(None);
                 Ok(())
             }
         };
         let answered = match &set {
-            Some(set) if set.questions > 0 && set.dead_at.is_none() => self.answer(epoch, &open).await,
+            Some(set) if set.questions > 0 && set.dead_at.is_none() => self.answer(epoch).await,
             Some(_) | None => Ok(()),
         };
+        // Each is tried although another failed: a fragment that is gone must not keep revisions from being posted.
+        let settled = self.settle(epoch, set.as_ref()).await;
+        let compared = self.compare(epoch).await;
+        if self.money.health.has_entry_trouble() {
+            self.be_entered().await;
+        }
+        let opened = self.open_agreements(epoch).await;
         let posted = self.post(&head, epoch).await;
         let cashed = self.cash().await;
-        self.note_standing(epoch).await?;
-        proven.and(opened).and(answered).and(posted).and(cashed)?;
+        let noted = self.note_standing(epoch).await;
+        proven.and(answered).and(settled).and(compared).and(opened).and(posted).and(cashed).and(noted)?;
         self.money.health.work(None);
         Ok(())
     }
 
     /// Notices that blocks were replaced, and has everything looked at again that may be gone with them.
-    async fn look_back(&mut self, head: &Head, epoch: Epoch) -> Result<(), RoundError> {
+    async fn look_back(&mut self, head: &Head) -> Result<(), RoundError> {
         let found = match self.anchor.asks(head) {
             Some(number) => self.wallet.chain().block_hash(number).await?,
             None => None,
@@ -274,7 +299,7 @@ impl Keeper {
         self.questions = (None, BTreeSet::new());
         self.recheck_cashed = true;
         self.cashed_at = None;
-        self.money.blocking(move |money| money.unsettle(epoch)).await?;
+        self.unsettle = true;
         Ok(())
     }
 

@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 
 /// The last epoch that was settled, in the books' `meta`.
 const SETTLED: &str = "settled";
+/// For so many epochs more the sets of closed agreements are kept.
+const KEPT_EPOCHS: u32 = 1;
 /// Epochs that are settled again after a reorganisation.
 const SETTLED_AGAIN: u32 = 2;
 
@@ -113,63 +115,75 @@ impl Money {
         Ok(was_earned)
     }
 
+    /// The agreements whose sets are kept: open ones, and those that were closed just now.
+    pub(super) fn compared_rows(&self, epoch: Epoch) -> Result<Vec<AgreementRow>, BooksError> {
+        let mut rows = self.books().agreements()?;
+        rows.retain(|row| match row.state {
+            State::Open => true,
+            State::Closed(at) => epoch.0 <= at.0.saturating_add(KEPT_EPOCHS),
+        });
+        Ok(rows)
+    }
+
     /// Takes over what the chain says of an agreement, and lets go of what no set has any more.
-    pub(super) fn compare(
-        &self,
-        row: &AgreementRow,
-        found: Option<&Agreement>,
-        epoch: Epoch,
-    ) -> Result<(), BooksError> {
+    pub(super) fn compare(&self, row: &AgreementRow, agreement: &Agreement) -> Result<(), BooksError> {
         let mut books = self.books();
-        let gone = match found {
-            None if self.may_have_vanished(&books, row, epoch)? && books.offer_again(row.id)? => {
-                tracing::warn!(agreement = %row.id, "the chain lost an agreement: its offer is sent again");
-                return Ok(());
-            }
-            None => {
-                tracing::info!(agreement = %row.id, "agreement closed");
-                books.close_agreement(row.id, epoch)?;
-                books.forget_leaves(row.id, None)?
-            }
-            Some(agreement) => {
-                let lost = books.unmark_posted(row.id, agreement.sequence)?;
-                if lost > 0 {
-                    tracing::warn!(agreement = %row.id, lost, "the chain lost revisions: they are posted again");
-                }
-                if agreement.sequence > 0 {
-                    books.mark_posted(row.id, agreement.sequence, None)?;
-                }
-                if let Some(latest) = agreement.latest() {
-                    books.end_at(row.id, agreement.sequence, latest.end)?;
-                }
-                let current = match &agreement.current {
-                    // What was posted for the next epoch is needed still, and so is what was signed after it.
-                    Some(current) => {
-                        books.terms_with(row.id, (&current.set_root, current.size), agreement.sequence)?
-                    }
-                    None => None,
-                };
-                match current {
-                    Some(current) => books.forget_leaves(row.id, Some(current.sequence))?,
-                    None => Vec::new(),
-                }
-            }
-        };
+        if row.state != State::Open {
+            tracing::warn!(agreement = %row.id, "an agreement that was closed in the books runs on the chain: it goes on");
+            books.reopen(row.id)?;
+        }
+        let lost = books.unmark_posted(row.id, agreement.sequence)?;
+        if lost > 0 {
+            tracing::warn!(agreement = %row.id, lost, "the chain lost revisions: they are posted again");
+        }
+        if agreement.sequence > 0 {
+            books.mark_posted(row.id, agreement.sequence, None)?;
+        }
+        if let Some(latest) = agreement.latest() {
+            books.end_at(row.id, agreement.sequence, latest.end)?;
+        }
+        // What was posted for the next epoch is needed still, and so is what was signed after it.
+        let Some(current) = &agreement.current else { return Ok(()) };
+        let current = books.terms_with(row.id, (&current.set_root, current.size), agreement.sequence)?;
+        let Some(current) = current else { return Ok(()) };
+        let gone = books.forget_leaves(row.id, Some(current.sequence))?;
+        self.let_go_unless_offered(&books, &gone)
+    }
+
+    /// Forgets the sets of agreements that ended, once it is too late for that to have been a mistake.
+    pub(super) fn forget_closed(&self, epoch: Epoch) -> Result<(), BooksError> {
+        let mut books = self.books();
+        for id in books.closed_with_leaves(Epoch(epoch.0.saturating_sub(KEPT_EPOCHS)))? {
+            let gone = books.forget_leaves(id, None)?;
+            self.let_go_unless_offered(&books, &gone)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up own claims, but for those on fragments of offers under way, which are in no set yet. Books stay locked, so that nothing is
+    /// promised in between.
+    fn let_go_unless_offered(&self, books: &Books, gone: &[FragmentId]) -> Result<(), BooksError> {
         if gone.is_empty() {
             return Ok(());
         }
-        // Fragments of offers under way are in no set yet. Books stay locked, so that nothing is promised in between.
         let mut keep = BTreeSet::new();
         for offer in books.proposals()? {
             keep.extend(offer.request.added.iter().map(|leaf| leaf.fragment));
         }
-        self.let_go(&gone, &keep);
+        self.let_go(gone, &keep);
         Ok(())
     }
 
-    /// Whether an agreement is young enough for the chain to have lost it. If it ended instead, its offer is refused there.
-    fn may_have_vanished(&self, books: &Books, row: &AgreementRow, epoch: Epoch) -> Result<bool, BooksError> {
-        Ok(books.terms(row.id, 0)?.is_some_and(|first| epoch <= first.from))
+    /// Whether the chain has lost an agreement so young that it may: then its offer is under way again. If it ended instead, the offer is
+    /// refused there.
+    pub(super) fn offer_lost(&self, row: &AgreementRow, epoch: Epoch) -> Result<bool, BooksError> {
+        let books = self.books();
+        let is_young = books.terms(row.id, 0)?.is_some_and(|first| epoch <= first.from);
+        let is_lost = is_young && books.offer_again(row.id)?;
+        if is_lost {
+            tracing::warn!(agreement = %row.id, "the chain lost an agreement: its offer is sent again");
+        }
+        Ok(is_lost)
     }
 
     /// Gives up own claims that an interrupted request or closing left behind.

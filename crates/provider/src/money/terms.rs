@@ -75,6 +75,15 @@ pub(crate) struct Standing {
     pub(crate) retained_bytes: u64,
     pub(crate) retained_until: Epoch,
     pub(crate) stake: Stake,
+    pub(crate) presence: Presence,
+}
+
+/// Whether the provider goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Stays,
+    /// It gave notice: its stake is free once all agreements have ended.
+    Leaves,
 }
 
 /// Refusals carry a set's summary: on their way through many hands they are a pointer.
@@ -213,6 +222,8 @@ pub(crate) fn check_revision(
     require(ends_as_late, R::Epochs, "to end sooner, terminate the agreement")?;
     let may_last = !facts.ending || revision.end_epoch <= facts.end;
     require(may_last, R::Epochs, "the agreement was ended, and can't last longer")?;
+    let ends_in_time = facts.presence == Presence::Stays || revision.end_epoch <= facts.end;
+    require(ends_in_time, R::Leaving, "this provider leaves: nothing lasts longer than it does now")?;
     require(revision.retained_bytes <= revision.size, R::WrongSet, "it retains more than there is")?;
     require(revision.retained_until <= revision.end_epoch, R::Epochs, "it retains longer than it lasts")?;
     let floors =

@@ -10,6 +10,7 @@ mod earning;
 mod endpoints;
 mod gas;
 mod many;
+mod mistaken;
 mod operator;
 mod reading;
 mod reorganised;

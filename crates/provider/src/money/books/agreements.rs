@@ -174,7 +174,7 @@ impl Books {
     pub(crate) fn proposals(&self) -> Result<Vec<PendingProposal>, BooksError> {
         let mut found = self
             .connection
-            .prepare_cached("SELECT digest, key, request, rent FROM proposals WHERE outcome IS NULL")?;
+            .prepare_cached("SELECT digest, key, request, rent FROM proposals WHERE outcome IS NULL ORDER BY received, digest")?;
         let rows = found.query_map([], |row| {
             let request: Vec<u8> = row.get(2)?;
             let request = ProposalRequest::decode(&request).map_err(|error| {
@@ -308,7 +308,9 @@ impl Books {
     }
 
     fn one_agreement(&self, which: &str, value: &[u8]) -> Result<Option<AgreementRow>, BooksError> {
-        let found = self.connection.query_row(&format!("{AGREEMENT} WHERE {which}"), [value], agreement);
+        // The newest: one that ended may not be closed yet when the client's next one is opened.
+        let sql = format!("{AGREEMENT} WHERE {which} ORDER BY id DESC LIMIT 1");
+        let found = self.connection.query_row(&sql, [value], agreement);
         Ok(found.optional()?)
     }
 
@@ -326,6 +328,29 @@ impl Books {
             params![id.0, epoch.0],
         )?;
         Ok(())
+    }
+
+    /// An agreement goes on after all.
+    pub(crate) fn reopen(&self, id: AgreementId) -> Result<(), BooksError> {
+        self.connection.execute("UPDATE agreements SET closed = NULL WHERE id = ?1", [id.0])?;
+        Ok(())
+    }
+
+    /// Agreements that were closed before an epoch and whose sets are still kept.
+    pub(crate) fn closed_with_leaves(&self, before: Epoch) -> Result<Vec<AgreementId>, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT id FROM agreements
+             WHERE closed < ?1 AND EXISTS (SELECT 1 FROM leaves WHERE agreement = id) ORDER BY id",
+        )?;
+        let rows = found.query_map([before.0], |row| row.get(0).map(AgreementId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// When the terms end that were posted last.
+    pub(crate) fn posted_end(&self, id: AgreementId) -> Result<Option<Epoch>, BooksError> {
+        let sql = "SELECT end_epoch FROM terms WHERE agreement = ?1 AND posted IS NOT NULL ORDER BY sequence DESC LIMIT 1";
+        let found = self.connection.query_row(sql, [id.0], |row| row.get(0).map(Epoch));
+        Ok(found.optional()?)
     }
 
     /// Terms of an agreement.

@@ -57,7 +57,7 @@ impl Keeper {
         let (wallet, money) = (&self.wallet, &self.money);
         let entered = register(wallet, &money.identity, &profile, &money.config, None, &mut sent).await;
         for mined in sent {
-            self.note_cost(Work::Register, Some(mined)).await?;
+            self.note_cost(Work::Register, Some(mined)).await;
         }
         entered
     }

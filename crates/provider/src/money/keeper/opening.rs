@@ -12,9 +12,21 @@ use tracing::{info, warn};
 
 /// Offers in one transaction, at some 222,000 gas each.
 const OFFERS_MAX: usize = 40;
+/// Transactions of one round: each waits for its blocks, and an epoch that begins meanwhile waits for it.
+const ACTIVATIONS_MAX: u32 = 2;
 
 /// The agreement of an offer, and the transaction that made it; or why the market refuses.
 type Opened = Result<(AgreementId, TransactionHash), String>;
+
+/// Whether an agreement, which nobody revised yet, is what an offer became. Its client may have moved its end forward since.
+fn is_of(agreement: &Agreement, offer: &Proposal) -> bool {
+    (agreement.client, agreement.provider, agreement.sequence) == (offer.client, offer.provider, 0)
+        && agreement.latest().is_some_and(|terms| {
+            (terms.set_root, terms.size, terms.rate_per_epoch)
+                == (offer.set_root, offer.size, offer.rate_per_epoch)
+                && terms.end <= offer.end_epoch
+        })
+}
 
 /// What became of a batch.
 enum Activated {
@@ -26,7 +38,9 @@ enum Activated {
 
 impl Keeper {
     pub(super) async fn open_agreements(&mut self, epoch: Epoch) -> Result<(), RoundError> {
-        let offers = self.money.blocking(|money| money.books().proposals()).await?;
+        // The others are there in the next round.
+        let mut offers = self.money.blocking(|money| money.books().proposals()).await?;
+        offers.truncate(OFFERS_MAX);
         let mut unknown = Vec::new();
         for offer in offers {
             // A transaction of an earlier run may have done it.
@@ -35,17 +49,26 @@ impl Keeper {
                 None => unknown.push(offer),
             }
         }
-        let mut batches: VecDeque<Vec<PendingProposal>> =
-            unknown.chunks(OFFERS_MAX).map(<[PendingProposal]>::to_vec).collect();
+        let mut sent = 0;
+        let mut batches = VecDeque::from([unknown]);
         while let Some(batch) = batches.pop_front() {
+            if batch.is_empty() || sent == ACTIVATIONS_MAX {
+                continue;
+            }
             match self.activate(&batch).await? {
                 Activated::Decided(outcomes) => {
+                    // One that is refused before it is sent costs nothing.
+                    sent += u32::from(outcomes.iter().any(Result::is_ok));
                     for (offer, outcome) in batch.into_iter().zip(outcomes) {
                         self.note_opened(offer, outcome, epoch).await?;
                     }
                 }
                 // The one that it is about must not hold up the others.
-                Activated::NotTogether => batches.extend(batch.into_iter().map(|offer| vec![offer])),
+                Activated::NotTogether => {
+                    let mut first = batch;
+                    let second = first.split_off(first.len() / 2);
+                    batches.extend([first, second]);
+                }
             }
         }
         Ok(())
@@ -55,20 +78,15 @@ impl Keeper {
     async fn known(&self, offer: &Signed<Proposal>) -> Result<Option<AgreementId>, RoundError> {
         let market = self.wallet.chain().market();
         let Some(id) = market.agreement_of(offer.message.client, self.own()).await? else { return Ok(None) };
-        let is_this = |agreement: &Agreement| {
-            agreement.sequence == 0
-                && agreement.latest().is_some_and(|terms| {
-                    terms.set_root == offer.message.set_root && terms.end == offer.message.end_epoch
-                })
-        };
-        Ok(market.get_agreement(id).await?.as_ref().is_some_and(is_this).then_some(id))
+        let found = market.get_agreement(id).await?;
+        Ok(found.is_some_and(|agreement| is_of(&agreement, &offer.message)).then_some(id))
     }
 
     async fn activate(&mut self, offers: &[PendingProposal]) -> Result<Activated, RoundError> {
         let signed: Vec<Signed<Proposal>> =
             offers.iter().map(|offer| offer.request.proposal.clone()).collect();
         let sent = self.wallet.market().activate(&signed).await;
-        self.note_cost(Work::Open, mined(sent.as_ref().map(|sent| &sent.mined))).await?;
+        self.note_cost(Work::Open, mined(sent.as_ref().map(|sent| &sent.mined))).await;
         match sent {
             Ok(activation) => {
                 let transaction = TransactionHash(activation.mined.transaction);

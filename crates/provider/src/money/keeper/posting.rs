@@ -2,11 +2,12 @@
 
 use super::standing::mined;
 use super::{Keeper, RoundError};
+use crate::money::books::BooksError;
 use crate::money::cash::CashError;
 use crate::money::connect::ChainError;
 use crate::money::epochs::{Elapsed, posts_now};
 use crate::money::gas::Work;
-use seedbank_agreement::Epoch;
+use seedbank_agreement::{Epoch, Revision, Signature, Signed};
 use seedbank_protocol::payment::TransactionHash;
 use seedbank_settlement::{Head, Skip};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use tracing::{info, warn};
 
 /// Revisions in one transaction.
 const REVISIONS_MAX: usize = 50;
+
+/// A revision with both signatures.
+type Both = (Signed<Revision>, Signature);
 
 impl Keeper {
     /// Posts what clients and provider have signed for the next epoch.
@@ -31,9 +35,10 @@ impl Keeper {
         if waiting.is_empty() || !posts_now(elapsed, self.posted_in == Some(epoch), self.gas()) {
             return Ok(());
         }
+        let waiting = self.that_may_be_posted(waiting).await?;
         for batch in waiting.chunks(REVISIONS_MAX) {
             let posted = self.wallet.market().revise(batch).await;
-            self.note_cost(Work::Post, mined(posted.as_ref().map(|posted| &posted.mined))).await?;
+            self.note_cost(Work::Post, mined(posted.as_ref().map(|posted| &posted.mined))).await;
             let posted = posted?;
             self.posted_in = Some(epoch);
             let by = TransactionHash(posted.mined.transaction);
@@ -63,6 +68,26 @@ impl Keeper {
         Ok(())
     }
 
+    /// A provider that leaves posts nothing that would keep it longer, although it was signed before.
+    async fn that_may_be_posted(&self, waiting: Vec<Both>) -> Result<Vec<Both>, RoundError> {
+        let entry = self.wallet.chain().registry().get(self.own()).await?;
+        if !entry.is_some_and(|entry| entry.leaving) {
+            return Ok(waiting);
+        }
+        let kept = self.money.blocking(move |money| -> Result<Vec<Both>, BooksError> {
+            let books = money.books();
+            let mut kept = Vec::new();
+            for both in waiting {
+                let end = books.posted_end(both.0.message.agreement)?;
+                if end.is_some_and(|end| both.0.message.end_epoch <= end) {
+                    kept.push(both);
+                }
+            }
+            Ok(kept)
+        });
+        Ok(kept.await?)
+    }
+
     /// Cashes vouchers, now and then.
     pub(super) async fn cash(&mut self) -> Result<(), RoundError> {
         let every = Duration::from_secs(self.money.config.redeem.every_s);
@@ -83,7 +108,7 @@ impl Keeper {
             Err(CashError::Chain(ChainError::Send(error))) => mined(Err(error)),
             Err(CashError::Chain(_) | CashError::Books(_)) => None,
         };
-        self.note_cost(Work::Cash, sent).await?;
+        self.note_cost(Work::Cash, sent).await;
         if cashed?.is_some() {
             self.metrics.money.redemptions.inc();
         }

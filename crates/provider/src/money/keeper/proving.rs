@@ -10,18 +10,13 @@ use crate::money::prove::{ProveError, build};
 use crate::service::now;
 use seedbank_agreement::{AgreementId, Amount, Epoch};
 use seedbank_protocol::payment::TransactionHash;
-use seedbank_settlement::{Agreement, Mined, Outcome, Proof, ProofSet, Refusal, SendError};
-use std::collections::BTreeMap;
+use seedbank_settlement::{Mined, Outcome, Proof, ProofSet, Refusal, SendError};
+use std::collections::{BTreeMap, BTreeSet};
 use tracing::{error, info, warn};
 
 impl Keeper {
     /// Proves the present epoch, if it is not proven.
-    pub(super) async fn prove_epoch(
-        &mut self,
-        epoch: Epoch,
-        set: &ProofSet,
-        open: &BTreeMap<AgreementId, Agreement>,
-    ) -> Result<(), RoundError> {
+    pub(super) async fn prove_epoch(&mut self, epoch: Epoch, set: &ProofSet) -> Result<(), RoundError> {
         if set.dead_at.is_some() || set.rate == Amount::ZERO {
             self.money.health.proof(None);
             return Ok(());
@@ -34,7 +29,7 @@ impl Keeper {
         if self.money.blocking(move |money| money.unearned(epoch)).await? {
             warn!(%epoch, "the chain has no proof of this epoch any more: proving it again");
         }
-        match self.prove(epoch, open).await {
+        match self.prove(epoch).await {
             Ok(mined) => {
                 info!(%epoch, transaction = %TransactionHash(mined.transaction), gas = mined.gas_used, "epoch proven");
                 self.metrics.money.proofs.inc();
@@ -78,47 +73,35 @@ impl Keeper {
         Ok(())
     }
 
-    async fn prove(
-        &mut self,
-        epoch: Epoch,
-        open: &BTreeMap<AgreementId, Agreement>,
-    ) -> Result<Mined, RoundError> {
+    async fn prove(&mut self, epoch: Epoch) -> Result<Mined, RoundError> {
         let own = self.own();
         self.seal(epoch).await?;
         let challenges = self.wallet.chain().market().challenges_of(own).await?;
         let asked: Vec<(AgreementId, u64)> =
             challenges.iter().map(|challenge| (challenge.agreement, challenge.offset)).collect();
-        let proofs = self.proofs(asked, open).await?;
+        let proofs = self.proofs(asked).await?;
         let sent = self.wallet.market().prove(own, &proofs).await;
-        self.note_cost(Work::Prove, mined(sent.as_ref())).await?;
+        self.note_cost(Work::Prove, mined(sent.as_ref())).await;
         Ok(sent?)
     }
 
     async fn seal(&mut self, epoch: Epoch) -> Result<(), RoundError> {
         if self.wallet.chain().randomness().seed(epoch).await?.is_none() {
             let sent = self.wallet.randomness().seal().await;
-            self.note_cost(Work::Advance, mined(sent.as_ref())).await?;
+            self.note_cost(Work::Advance, mined(sent.as_ref())).await;
             sent?;
         }
         Ok(())
     }
 
-    async fn proofs(
-        &self,
-        asked: Vec<(AgreementId, u64)>,
-        open: &BTreeMap<AgreementId, Agreement>,
-    ) -> Result<Vec<Proof>, RoundError> {
+    async fn proofs(&self, asked: Vec<(AgreementId, u64)>) -> Result<Vec<Proof>, RoundError> {
+        let ids: BTreeSet<AgreementId> = asked.iter().map(|(id, _)| *id).collect();
+        let ids = ids.into_iter().collect();
+        let found = self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await });
         let mut terms = BTreeMap::new();
-        for (id, _) in &asked {
-            if terms.contains_key(id) {
-                continue;
-            }
-            let agreement = match open.get(id) {
-                Some(agreement) => Some(*agreement),
-                None => self.wallet.chain().market().get_agreement(*id).await?,
-            };
+        for (id, agreement) in found.await? {
             let current = agreement.and_then(|agreement| agreement.current);
-            terms.insert(*id, current.ok_or(ProveError::UnknownSet(*id))?);
+            terms.insert(id, current.ok_or(ProveError::UnknownSet(id))?);
         }
         let built = self.money.blocking(move |money| {
             let sets = money.sets_of(&terms)?;
@@ -130,15 +113,11 @@ impl Keeper {
     }
 
     /// Answers clients' questions about their own agreements.
-    pub(super) async fn answer(
-        &mut self,
-        epoch: Epoch,
-        open: &BTreeMap<AgreementId, Agreement>,
-    ) -> Result<(), RoundError> {
+    pub(super) async fn answer(&mut self, epoch: Epoch) -> Result<(), RoundError> {
         self.find_questions(epoch).await?;
         let mut outcome = Ok(());
         for id in self.questions.1.clone() {
-            match self.answer_one(id, epoch, open).await {
+            match self.answer_one(id, epoch).await {
                 Ok(mined) => {
                     info!(agreement = %id, gas = mined.gas_used, "question answered");
                     self.questions.1.remove(&id);
@@ -171,18 +150,13 @@ impl Keeper {
         Ok(())
     }
 
-    async fn answer_one(
-        &mut self,
-        id: AgreementId,
-        epoch: Epoch,
-        open: &BTreeMap<AgreementId, Agreement>,
-    ) -> Result<Mined, RoundError> {
+    async fn answer_one(&mut self, id: AgreementId, epoch: Epoch) -> Result<Mined, RoundError> {
         self.seal(epoch).await?;
         let offsets = self.wallet.chain().market().question_of(id).await?;
         let asked = offsets.into_iter().map(|offset| (id, offset)).collect();
-        let proofs = self.proofs(asked, open).await?;
+        let proofs = self.proofs(asked).await?;
         let sent = self.wallet.market().answer(id, &proofs).await;
-        self.note_cost(Work::Answer, mined(sent.as_ref())).await?;
+        self.note_cost(Work::Answer, mined(sent.as_ref())).await;
         Ok(sent?)
     }
 }

@@ -1,13 +1,13 @@
 //! What the operator should know: how things stand, what they cost, and what is running out.
 
-use super::{Keeper, RoundError};
-use crate::money::books::BooksError;
+use super::{Keeper, RoundError, whole};
 use crate::money::epochs::{Gas, stands_still};
 use crate::money::gas::{Wei, Work, runs_low};
 use crate::money::report::MoneyStanding;
 use crate::service::now;
 use seedbank_agreement::{Amount, Epoch};
 use seedbank_settlement::{Head, Mined, Outcome, SendError};
+use tracing::error;
 
 /// How many epochs are looked back for what one costs.
 const EPOCHS_COMPARED: u32 = 8;
@@ -21,14 +21,19 @@ pub(super) fn mined(sent: Result<&Mined, &SendError>) -> Option<Mined> {
 }
 
 impl Keeper {
-    /// Writes down what a transaction cost, and watches its block from now on.
-    pub(super) async fn note_cost(&mut self, work: Work, mined: Option<Mined>) -> Result<(), BooksError> {
-        let Some(mined) = mined else { return Ok(()) };
+    /// Writes down what a transaction cost, and watches its block from now on. Where that can't be written, what is due goes on: a full disk
+    /// must not cost an epoch.
+    pub(super) async fn note_cost(&mut self, work: Work, mined: Option<Mined>) {
+        let Some(mined) = mined else { return };
         self.gas_price = Some(mined.gas_price);
         self.anchor.saw(mined.block, mined.block_hash);
         let (epoch, gas) = (self.epoch, mined.gas_used);
         let wei = Wei(u128::from(gas).saturating_mul(mined.gas_price));
-        self.money.blocking(move |money| money.books().add_cost(epoch, work, gas, wei)).await
+        if let Err(error) =
+            self.money.blocking(move |money| money.books().add_cost(epoch, work, gas, wei)).await
+        {
+            error!(why = whole(&error), work = work.as_str(), gas, "a transaction's cost is not written");
+        }
     }
 
     pub(super) fn gas(&self) -> Gas {

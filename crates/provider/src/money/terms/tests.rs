@@ -1,5 +1,5 @@
 use super::super::books::Terms;
-use super::{OpenFacts, Own, Rules, Signer, Stake, Standing, check_proposal, check_revision};
+use super::{OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, check_proposal, check_revision};
 use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision, SetRoot,
 };
@@ -154,6 +154,7 @@ fn standing() -> Standing {
         retained_bytes: 0,
         retained_until: Epoch(0),
         stake: Stake { stake: Amount(280), rate_max: Amount(20) },
+        presence: Presence::Stays,
     }
 }
 
@@ -247,4 +248,18 @@ fn cheaper_terms_are_signed_whatever_the_stake_is() {
         facts.stake.stake = Amount(0);
     };
     assert_eq!(revised_to(&one, smaller), Ok(()));
+}
+
+#[test]
+fn provider_that_leaves_signs_nothing_that_would_keep_it() {
+    let leaves = |end| {
+        move |revision: &mut Revision, facts: &mut Standing, _: &mut Terms| {
+            // Notice was given: what was agreed until 21 ends with 15.
+            (facts.presence, facts.end) = (Presence::Leaves, Epoch(15));
+            revision.end_epoch = Epoch(end);
+        }
+    };
+    assert_eq!(revised(leaves(15)), Ok(()));
+    assert_eq!(revised(leaves(16)), Err(RefusalReason::Leaving));
+    assert_eq!(revised(leaves(21)), Err(RefusalReason::Leaving), "although it was signed before");
 }
