@@ -4,6 +4,9 @@ use crate::byte_size::ByteSize;
 use seedbank_agreement::{Address, Amount};
 use serde::Deserialize;
 
+/// Wei in one of the chain's coins.
+const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
+
 /// Where money comes from and how it is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainConfig {
@@ -23,6 +26,10 @@ pub struct ChainConfig {
     pub stake: Amount,
     /// The shortest agreement.
     pub epochs_min: u32,
+    /// The longest agreement: nobody knows the price of a disk much later.
+    pub epochs_max: u32,
+    /// What an agreement brings must be so many times the gas that it costs.
+    pub gas_factor: u32,
     /// For how many seconds a quote holds.
     pub quote_s: u64,
     /// Above this price of a unit of gas, in wei, transactions wait.
@@ -35,6 +42,16 @@ pub struct ChainConfig {
     pub credit: CreditConfig,
     /// When vouchers are cashed.
     pub redeem: RedeemConfig,
+}
+
+impl ChainConfig {
+    /// What must be brought by what costs so much gas, at this price in wei.
+    pub(crate) fn worth(&self, gas_price: u128, gas: u64) -> Amount {
+        let wei = u128::from(gas).saturating_mul(gas_price);
+        // In thousands of gas: sums of coin and units have 60 bits each.
+        let units = (wei / 1_000).saturating_mul(self.redeem.coin_in_units.0) / (WEI_PER_COIN / 1_000);
+        Amount(units.saturating_mul(self.gas_factor.into()))
+    }
 }
 
 /// How many bytes may be read and not yet paid.
@@ -130,6 +147,10 @@ pub(crate) struct UncheckedChain {
     stake: Units,
     #[serde(default = "epochs_min_default")]
     epochs_min: u32,
+    #[serde(default = "epochs_max_default")]
+    epochs_max: u32,
+    #[serde(default = "gas_factor_default")]
+    gas_factor: u32,
     #[serde(default = "quote_default")]
     quote_s: u64,
     gas_price_max: Option<Units>,
@@ -154,6 +175,14 @@ fn wallet_default() -> String {
 
 fn epochs_min_default() -> u32 {
     7
+}
+
+fn epochs_max_default() -> u32 {
+    400
+}
+
+fn gas_factor_default() -> u32 {
+    1
 }
 
 fn quote_default() -> u64 {
@@ -182,6 +211,9 @@ impl UncheckedChain {
         if self.epochs_min == 0 {
             return Err(("chain.epochs_min", "is 0: an agreement has an epoch at least".to_owned()));
         }
+        if self.epochs_max < self.epochs_min {
+            return Err(("chain.epochs_max", "is below epochs_min".to_owned()));
+        }
         if !(QUOTE_S_MIN..=QUOTE_S_MAX).contains(&self.quote_s) {
             return Err(("chain.quote_s", format!("is not between {QUOTE_S_MIN} and {QUOTE_S_MAX}")));
         }
@@ -204,6 +236,8 @@ impl UncheckedChain {
             public_address: self.public_address,
             stake: Amount(self.stake.0),
             epochs_min: self.epochs_min,
+            epochs_max: self.epochs_max,
+            gas_factor: self.gas_factor,
             quote_s: self.quote_s,
             gas_price_max: self.gas_price_max.map(|units| units.0),
             confirmations: self.confirmations,
@@ -243,6 +277,7 @@ mod tests {
             ("chain.wallet", "wallet = \"../other.key\""),
             ("chain.wallet", "wallet = \".hidden\""),
             ("chain.epochs_min", "epochs_min = 0"),
+            ("chain.epochs_max", "epochs_max = 6"),
             ("chain.quote_s", "quote_s = 59"),
             ("chain.quote_s", "quote_s = 99_999_999"),
             ("chain.confirmations", "confirmations = 0"),

@@ -24,6 +24,7 @@ mod redeem;
 mod reorganised;
 mod report;
 mod settle;
+mod strangers;
 mod terms;
 mod unwritten;
 mod wallet_file;
@@ -45,12 +46,13 @@ pub(crate) use wallet_file::keep_wallet;
 
 use crate::chain_config::ChainConfig;
 use crate::money::books::Books;
+use crate::money::strangers::Strangers;
 use crate::money::unwritten::Unwritten;
 use seedbank_agreement::credit::{Credit, CreditLimits};
 use seedbank_agreement::price::egress;
-use seedbank_agreement::{Address, AgreementId, Amount, FragmentSet, WalletKey};
-use seedbank_formats::Timestamp;
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch, FragmentSet, WalletKey};
 use seedbank_formats::keys::SigningKey;
+use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::messages::{Prices, Problem, ProblemCode};
 use seedbank_settlement::Wallet;
 use seedbank_store::Store;
@@ -63,6 +65,11 @@ use tokio::sync::{Notify, watch};
 const DEBTORS_MAX: usize = 65_536;
 /// Fragments of sets that are kept in memory with their trees, at some 110 bytes each.
 const CACHED_FRAGMENTS_MAX: usize = 500_000;
+
+/// Fragments of one agreement: a set with its tree takes some 110 bytes of memory for each.
+const FRAGMENTS_MAX: usize = 1_000_000;
+/// So many epochs after the market refused what a client had signed, its set grows no more.
+const REFUSED_EPOCHS: u32 = 7;
 
 /// A claim of the provider itself: until the set lets go of the fragment.
 const PINNED_UNTIL: Timestamp = Timestamp(1 << 40);
@@ -107,7 +114,15 @@ pub(crate) struct Money {
     credit: Mutex<Credit>,
     /// What was read since accounts were last written down.
     unwritten: Mutex<Unwritten>,
-    sets: Mutex<HashMap<(AgreementId, u32), Arc<FragmentSet>>>,
+    sets: Mutex<Sets>,
+    /// Vouchers of lanes that never had one.
+    strangers: Mutex<Strangers>,
+    /// Keys whose voucher is looked at; their next one waits.
+    paying: Mutex<HashMap<PublicKey, Arc<tokio::sync::Mutex<()>>>>,
+    /// In wei; zero until it was seen.
+    gas_price: Mutex<u128>,
+    /// Agreements whose last revision the market refused, with the epoch.
+    refused: Mutex<HashMap<AgreementId, Epoch>>,
     /// Told when there is something for the keeper.
     wake: Notify,
     /// Counts what the keeper did about offers.
@@ -154,6 +169,10 @@ impl Money {
             credit: Mutex::new(credit),
             unwritten: Mutex::new(Unwritten::of(limits.total)),
             sets: Mutex::default(),
+            strangers: Mutex::default(),
+            paying: Mutex::default(),
+            gas_price: Mutex::default(),
+            refused: Mutex::default(),
             wake: Notify::new(),
             offers: watch::Sender::new(0),
             health: MoneyHealth::default(),
@@ -187,11 +206,7 @@ impl Money {
         let leaves = books.leaves(id, sequence)?;
         let set = FragmentSet::new(leaves).expect("the books keep sets only, each fragment once");
         let set = Arc::new(set);
-        let cached: usize = sets.values().map(|set| set.fragments().len()).sum();
-        if cached + set.fragments().len() > CACHED_FRAGMENTS_MAX {
-            sets.clear();
-        }
-        sets.insert((id, sequence), Arc::clone(&set));
+        cache(&mut sets, (id, sequence), Arc::clone(&set));
         Ok(set)
     }
 
@@ -199,7 +214,28 @@ impl Money {
     fn keep_set(&self, id: AgreementId, sequence: u32, set: Arc<FragmentSet>) {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         sets.retain(|(of, at), _| *of != id || at.saturating_add(2) > sequence);
-        sets.insert((id, sequence), set);
+        cache(&mut sets, (id, sequence), set);
+    }
+
+    /// What a unit of gas costs, as it was seen last.
+    fn gas_price(&self) -> u128 {
+        *self.gas_price.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_gas_price(&self, wei: u128) {
+        *self.gas_price.lock().unwrap_or_else(PoisonError::into_inner) = wei;
+    }
+
+    /// Notes that the market refused what a client had signed, by the client's fault.
+    fn note_refused(&self, id: AgreementId, epoch: Epoch) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, at| at.0.saturating_add(REFUSED_EPOCHS) > epoch.0);
+        refused.insert(id, epoch);
+    }
+
+    fn is_refused(&self, id: AgreementId, epoch: Epoch) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get(&id).is_some_and(|at| at.0.saturating_add(REFUSED_EPOCHS) > epoch.0)
     }
 
     /// Runs work that waits for the disk.
@@ -211,6 +247,18 @@ impl Money {
         let task = tokio::task::spawn_blocking(move || work(&money));
         task.await.expect("work on the books does not panic")
     }
+}
+
+/// The sets that are kept in memory.
+type Sets = HashMap<(AgreementId, u32), Arc<FragmentSet>>;
+
+/// Keeps a set, and no others if they are too many together.
+fn cache(sets: &mut Sets, at: (AgreementId, u32), set: Arc<FragmentSet>) {
+    let cached: usize = sets.values().map(|set| set.fragments().len()).sum();
+    if cached + set.fragments().len() > CACHED_FRAGMENTS_MAX {
+        sets.clear();
+    }
+    sets.insert(at, set);
 }
 
 /// The answer while the chain was never reached.

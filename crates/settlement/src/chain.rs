@@ -144,6 +144,15 @@ impl Chain {
         self.endpoints.ask_first(place);
     }
 
+    /// What a unit of gas costs at the moment, in wei.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn gas_price(&self) -> Result<u128, ReadError> {
+        let wei: U256 = self.endpoints.ask("eth_gasPrice", json!([])).await?;
+        Ok(wei.saturating_to())
+    }
+
     /// How much of the chain's own coin an account has, in wei.
     ///
     /// # Errors

@@ -1,16 +1,17 @@
 //! Quotes, offers and revisions: what requests ask for, decided by `terms`, written down, then answered.
 
-use crate::money::books::{BooksError, PendingProposal, Quoted, State, Terms};
+use crate::money::books::{Books, BooksError, PendingProposal, Quoted, State, Terms};
 use crate::money::terms::{
-    OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, behind, check_proposal, check_revision,
-    not_held,
+    OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, behind, charge, check_proposal, check_revision,
+    check_signer_of, not_held, room, still_to_come,
 };
-use crate::money::{Money, PINNED_UNTIL, books_failed, no_chain};
+use crate::money::{FRAGMENTS_MAX, Money, PINNED_UNTIL, books_failed, no_chain};
 use crate::service::now;
 use seedbank_agreement::fragment_set::{SetChange, SetError};
 use seedbank_agreement::price::Prices;
 use seedbank_agreement::{
-    Address, AgreementId, Amount, Fragment, FragmentSet, Quote, Rate, Revision, Signature, Signed, Typed,
+    Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Quote, Rate, Revision, Signature, Signed,
+    Typed,
 };
 use seedbank_formats::{Asked, FragmentId, PublicKey};
 use seedbank_protocol::messages::{Problem, ProblemCode};
@@ -27,6 +28,13 @@ use tokio::time::timeout;
 
 /// How long a request waits for an agreement's transaction: less than clients wait for an answer.
 const ACTIVATION_WAIT: Duration = Duration::from_secs(15);
+/// Offers under way: more would fill an epoch with opening agreements.
+const OFFERS_MAX: u64 = 1_000;
+/// Revisions of one agreement for one epoch.
+const REVISIONS_MAX: u64 = 1_000;
+/// Gas of an agreement's way through the market: opened, begun, ended.
+const OPENING_GAS: u64 = 400_000;
+
 /// After how long it may ask again.
 const ACTIVATION_RETRY_S: u64 = 2;
 
@@ -135,10 +143,11 @@ impl Money {
             ),
             self.rules(wallet),
         )?;
+        let promised = self.promised(rules.epoch, None).await?;
         let (agreement, free, stake, entry) = tokio::try_join!(
             chain.market().agreement_of(client, self.payee),
             chain.market().free(client),
-            stake(wallet, self.payee),
+            stake(wallet, self.payee, promised),
             chain.registry().get(self.payee),
         )?;
         let dead = chain.market().get_set(self.payee).await?.is_some_and(|set| set.dead_at.is_some());
@@ -201,10 +210,51 @@ impl Money {
         {
             return Err(refuse(RefusalReason::WrongParty, "this key acts for another wallet here"));
         }
-        self.hold(&pending.key, pending.request.added.iter().map(fragment))?;
-        books.bind(&pending.key, message.client, &pending.request.binding)?;
-        books.add_proposal(pending, now())?;
-        Ok(())
+        if books.offers_under_way()? >= OFFERS_MAX {
+            return Err(refuse(RefusalReason::Other, "too many offers are under way here: try again later"));
+        }
+        let added: Vec<Fragment> = pending.request.added.iter().map(fragment).collect();
+        let offered: Vec<Fragment> = {
+            let others = books.proposals()?;
+            let others =
+                others.iter().filter(|offer| offer.key == pending.key && offer.digest != pending.digest);
+            others.flat_map(|offer| offer.request.added.iter().map(fragment)).collect()
+        };
+        let of_set = charge(&added).saturating_add(charge(&offered));
+        self.check_room(&books, &pending.key, (of_set, None))?;
+        let kept = self.hold(&pending.key, &added).and_then(|()| {
+            books.bind(&pending.key, message.client, &pending.request.binding)?;
+            books.add_proposal(pending, now())?;
+            Ok(())
+        });
+        if kept.is_err() {
+            self.let_go_unpromised(&books, added.iter().map(|leaf| leaf.id))?;
+        }
+        kept
+    }
+
+    /// The chain refused an offer: its fragments are its client's business again.
+    pub(super) fn refuse_offer(&self, offer: &PendingProposal, why: &str) -> Result<(), BooksError> {
+        let books = self.books();
+        books.refuse_proposal(&offer.digest, why)?;
+        self.let_go_unpromised(&books, offer.request.added.iter().map(|leaf| leaf.fragment))
+    }
+
+    /// Whether a key's sets leave room for one of this size, and for what it drops: the provider keeps both, whatever its client does with
+    /// its own claims.
+    fn check_room(
+        &self,
+        books: &Books,
+        key: &PublicKey,
+        (of_set, agreement): (u64, Option<AgreementId>),
+    ) -> Result<(), Stop> {
+        let quota = self.store.client_usage(key).quota_bytes;
+        let dropped = books.dropped_bytes(key)?;
+        let elsewhere = books.agreed_bytes(key, agreement)?;
+        match room(of_set.saturating_add(elsewhere), dropped, quota) {
+            Ok(()) => Ok(()),
+            Err(message) => Err(refuse(RefusalReason::Other, message)),
+        }
     }
 
     /// Signs new terms, if they can be kept.
@@ -226,28 +276,34 @@ impl Money {
         request: RevisionRequest,
     ) -> Result<Signature, Stop> {
         let wallet = self.link().ok_or_else(|| Stop::Problem(no_chain()))?;
-        let looked = self.look_up(peer, request).await?;
-        let revise = match looked {
+        let known = match self.look_up(peer, &request).await? {
             Looked::Signed(signature) => return Ok(signature),
-            Looked::New(revise) => revise,
+            Looked::New(known) => known,
         };
         let domain = wallet.chain().deployment().market_domain();
         let (signer, rules) = tokio::try_join!(
-            self.signer(wallet, &revise.client, revise.request.revision.signer(&domain).ok()),
+            self.signer(wallet, &known.client, request.revision.signer(&domain).ok()),
             self.rules(wallet),
         )?;
-        let facts = standing(wallet, revise.id, signer, &rules).await?;
+        // A set takes memory and time: it is made for those only who may sign.
+        check_signer_of(&request.revision.message, signer, &rules)?;
+        let (facts, revise) = tokio::try_join!(
+            self.standing(wallet, known.id, signer, &rules),
+            self.set_after(*known, request),
+        )?;
         let own = Own { id: revise.id, last: &revise.last, rent: revise.rent };
         let revision = &revise.request.revision.message;
         check_revision(revision, (&revise.before, &revise.after), &own, &facts, &rules)?;
         let signature = self.key.sign(&revision.digest(&domain));
-        let signed = self.blocking(move |money| money.keep_terms(&peer, &revise, signature)).await?;
+        let epoch = rules.epoch;
+        let signed = self.blocking(move |money| money.keep_terms(&peer, &revise, signature, epoch)).await?;
         self.wake.notify_one();
         Ok(signed)
     }
 
-    /// What the books say of a revision, and the set that it makes.
-    async fn look_up(self: &Arc<Money>, peer: PublicKey, request: RevisionRequest) -> Result<Looked, Stop> {
+    /// What the books say of a revision.
+    async fn look_up(self: &Arc<Money>, peer: PublicKey, request: &RevisionRequest) -> Result<Looked, Stop> {
+        let (revision, base) = (request.revision.message.clone(), request.base_sequence);
         self.blocking(move |money| {
             let books = money.books();
             let stranger =
@@ -255,37 +311,79 @@ impl Money {
             let client = books.wallet_of(&peer)?.ok_or_else(stranger)?;
             let none = || refuse(RefusalReason::WrongParty, "there is no such agreement with this client");
             let row = books.agreement_of(client)?.ok_or_else(none)?;
-            let revision = &request.revision.message;
             if row.id != revision.agreement || row.state != State::Open {
                 return Err(none());
             }
             let last = books.terms(row.id, row.sequence)?.ok_or_else(none)?;
             if let Some((signed, signature)) = books.signed(row.id, revision.sequence)?
-                && signed.message == *revision
+                && signed.message == revision
             {
                 return Ok(Looked::Signed(signature));
             }
-            if request.base_sequence != row.sequence {
+            if base != row.sequence {
                 return Err(behind(row.id, &last).into());
             }
-            let before = money.set(&books, row.id, row.sequence)?;
-            drop(books);
+            Ok(Looked::New(Box::new(Known { id: row.id, client, rent: row.rent, last })))
+        })
+        .await
+    }
+
+    /// The set that a revision makes.
+    async fn set_after(
+        self: &Arc<Money>,
+        known: Known,
+        request: RevisionRequest,
+    ) -> Result<Box<NewTerms>, Stop> {
+        self.blocking(move |money| {
+            let Known { id, client, rent, last } = known;
+            let before = money.set(&money.books(), id, last.sequence)?;
             let change = change(&request);
+            let count = before.fragments().len().saturating_add(change.put.len());
+            if count.saturating_sub(change.dropped.len()) > FRAGMENTS_MAX {
+                let message = format!("an agreement is about {FRAGMENTS_MAX} fragments at most");
+                return Err(refuse(RefusalReason::WrongSet, &message));
+            }
             let after = before.changed(&change).map_err(|error| match error {
-                SetError::Missing(_) => Stop::Refused(behind(row.id, &last)),
+                SetError::Missing(_) => Stop::Refused(behind(id, &last)),
                 error => wrong_set(&error),
             })?;
-            let new = NewTerms { id: row.id, client, rent: row.rent, last, before, after, change, request };
-            Ok(Looked::New(Box::new(new)))
+            Ok(Box::new(NewTerms { id, client, rent, last, before, after, change, request }))
         })
         .await
     }
 
     /// Writes new terms down, once everything in the set is held for good. Only then may the signature leave.
-    fn keep_terms(&self, peer: &PublicKey, new: &NewTerms, signature: Signature) -> Result<Signature, Stop> {
+    fn keep_terms(
+        &self,
+        peer: &PublicKey,
+        new: &NewTerms,
+        signature: Signature,
+        epoch: Epoch,
+    ) -> Result<Signature, Stop> {
         let mut books = self.books();
+        if books.terms_for(new.id, epoch)? >= REVISIONS_MAX {
+            return Err(refuse(
+                RefusalReason::Epochs,
+                "so many revisions of one epoch are enough: try again in the next",
+            ));
+        }
+        if new.after.total() > new.before.total() {
+            if self.is_refused(new.id, epoch) {
+                let message = "the market refused what was signed last: so soon after nothing more is taken";
+                return Err(refuse(RefusalReason::Escrow, message));
+            }
+            self.check_room(&books, peer, (charge(new.after.fragments()), Some(new.id)))?;
+        }
         let fresh = new.change.put.values().filter(|leaf| new.before.get(&leaf.id).is_none());
-        self.hold(peer, fresh.copied())?;
+        let fresh: Vec<Fragment> = fresh.copied().collect();
+        let kept = self.hold(peer, &fresh).and_then(|()| self.put_terms(&mut books, new, signature));
+        if kept.is_err() {
+            self.let_go_unpromised(&books, fresh.iter().map(|leaf| leaf.id))?;
+        }
+        kept
+    }
+
+    fn put_terms(&self, books: &mut Books, new: &NewTerms, signature: Signature) -> Result<Signature, Stop> {
         let revision = &new.request.revision;
         let terms = terms_of(&revision.message);
         let kept =
@@ -302,7 +400,7 @@ impl Money {
 
     /// Makes sure that fragments are here, sound, of the promised length and claimed by this key, and claims them for the
     /// provider itself: whatever the client releases, they stay until the set lets go of them.
-    fn hold(&self, peer: &PublicKey, leaves: impl Iterator<Item = Fragment>) -> Result<(), Stop> {
+    fn hold(&self, peer: &PublicKey, leaves: &[Fragment]) -> Result<(), Stop> {
         let now = now();
         let (mut missing, mut held) = (Vec::new(), Vec::new());
         for leaf in leaves {
@@ -326,6 +424,21 @@ impl Money {
             missing.extend(lost.map(|(id, _)| *id));
         }
         if missing.is_empty() { Ok(()) } else { Err(not_held(missing).into()) }
+    }
+
+    /// Gives up own claims on fragments that are in no set and no offer under way.
+    fn let_go_unpromised(
+        &self,
+        books: &Books,
+        fragments: impl Iterator<Item = FragmentId>,
+    ) -> Result<(), BooksError> {
+        let mut gone = Vec::new();
+        for fragment in fragments {
+            if !books.is_promised(&fragment)? {
+                gone.push(fragment);
+            }
+        }
+        self.let_go_unless_offered(books, &gone)
     }
 
     /// Gives up the provider's own claims on fragments that no set has any more.
@@ -391,6 +504,22 @@ impl Money {
         }
     }
 
+    /// By how much an epoch gets dearer for what was signed and is not posted yet, in other agreements than this one.
+    async fn promised(self: &Arc<Money>, epoch: Epoch, but: Option<AgreementId>) -> Result<Amount, Stop> {
+        Ok(self.blocking(move |money| money.books().dearer_unposted(epoch, but)).await?)
+    }
+
+    async fn standing(
+        self: &Arc<Money>,
+        wallet: &Wallet,
+        id: AgreementId,
+        signer: Signer,
+        rules: &Rules,
+    ) -> Result<Standing, Stop> {
+        let promised = self.promised(rules.epoch, Some(id)).await?;
+        standing(wallet, id, signer, promised, rules).await
+    }
+
     async fn rules(self: &Arc<Money>, wallet: &Wallet) -> Result<Rules, Stop> {
         let head = wallet.chain().head().await?;
         let before = || refuse(RefusalReason::Epochs, "the first epoch has not begun");
@@ -402,7 +531,9 @@ impl Money {
             provider: self.payee,
             epoch: head.epoch.ok_or_else(before)?,
             now: head.time,
-            epoch_seconds: parameters.epoch_seconds,
+            clock: wallet.chain().deployment().clock(),
+            epochs_max: self.config.epochs_max,
+            pay_min: self.config.worth(self.gas_price(), OPENING_GAS),
             stake_epochs: parameters.market.stake_epochs,
             rents,
             epochs_min: self.config.epochs_min,
@@ -424,7 +555,15 @@ impl<T: Typed> DigestFor for Signed<T> {
 enum Looked {
     /// It was signed before.
     Signed(Signature),
-    New(Box<NewTerms>),
+    New(Box<Known>),
+}
+
+/// The agreement that a revision is about.
+struct Known {
+    id: AgreementId,
+    client: Address,
+    rent: Amount,
+    last: Terms,
 }
 
 /// A revision with everything that decides about it.
@@ -467,22 +606,29 @@ fn terms_of(revision: &Revision) -> Terms {
     }
 }
 
-async fn stake(wallet: &Wallet, own: Address) -> Result<Stake, ReadError> {
+async fn stake(wallet: &Wallet, own: Address, promised: Amount) -> Result<Stake, ReadError> {
     let chain = wallet.chain();
     let (stake, set) = tokio::try_join!(chain.registry().stake_of(own), chain.market().get_set(own))?;
-    Ok(Stake { stake, rate_max: set.map_or(Amount::ZERO, |set| set.rate_max) })
+    Ok(Stake { stake, rate_max: set.map_or(Amount::ZERO, |set| set.rate_max), promised })
 }
 
 /// What the chain says of an agreement in this epoch.
-async fn standing(wallet: &Wallet, id: AgreementId, signer: Signer, rules: &Rules) -> Result<Standing, Stop> {
+async fn standing(
+    wallet: &Wallet,
+    id: AgreementId,
+    signer: Signer,
+    promised: Amount,
+    rules: &Rules,
+) -> Result<Standing, Stop> {
     let (chain, own) = (wallet.chain(), rules.provider);
-    let (agreement, set, standing, outcome, stake, entry) = tokio::try_join!(
+    let (agreement, set, standing, outcome, stake, entry, release) = tokio::try_join!(
         chain.market().get_agreement(id),
         chain.market().get_set(own),
         chain.market().standing(id),
         chain.market().outcome(own, rules.epoch),
-        stake(wallet, own),
+        stake(wallet, own, promised),
         chain.registry().get(own),
+        chain.market().get_release(id),
     )?;
     let closed = || refuse(RefusalReason::WrongParty, "the agreement is closed");
     let (agreement, set) = (agreement.ok_or_else(closed)?, set.ok_or_else(closed)?);
@@ -498,6 +644,7 @@ async fn standing(wallet: &Wallet, id: AgreementId, signer: Signer, rules: &Rule
     Ok(Standing {
         signer,
         escrow: agreement.escrow,
+        released: release.map_or(Amount::ZERO, |release| still_to_come(&release, rules.epoch)),
         earned: standing.earned.saturating_sub(of_this_epoch),
         current: agreement.current.map(|terms| terms.rate_per_epoch),
         next: agreement.next.map(|terms| terms.rate_per_epoch),

@@ -129,6 +129,10 @@ impl Books {
         connection.pragma_update(None, "synchronous", "FULL")?;
         let mut books = Books { connection };
         books.upgrade(path)?;
+        // What sets dropped is little beside what they have.
+        books.connection.execute_batch(
+            "CREATE INDEX IF NOT EXISTS leaves_dropped ON leaves (agreement, gone) WHERE gone IS NOT NULL",
+        )?;
         Ok(books)
     }
 

@@ -4,7 +4,7 @@ use crate::money::Money;
 use crate::money::books::{BooksError, RedemptionRow};
 use crate::money::connect::ChainError;
 use crate::money::reading::cover;
-use crate::money::redeem::{Payer, Rules, Waiting, due};
+use crate::money::redeem::{Payer, Rules, Waiting, due, is_worth_asking};
 use crate::service::now;
 use seedbank_agreement::lane::Exit;
 use seedbank_agreement::{Amount, Lane, Signed, Voucher};
@@ -23,6 +23,9 @@ pub(crate) enum CashError {
 }
 
 const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
+
+/// A lane that has brought nothing for so long is forgotten: what it was paid the chain knows.
+const LANE_S: u64 = 30 * 86_400;
 
 /// What was cashed longer ago than this stays cashed: no chain takes back a day.
 const FINAL_AFTER_S: u64 = 86_400;
@@ -66,14 +69,32 @@ impl Money {
         let rules = Rules { factor: config.factor, age_s: config.age_s, gas_price: Amount(gas_price) };
         let lanes = self.blocking(|money| money.books().lanes()).await?;
         let mut open: Vec<(Lane, Timestamp, Signed<Voucher>)> = Vec::new();
-        for (_, _, mut lane, since) in lanes {
+        let old = Timestamp(now().0.saturating_sub(LANE_S));
+        let mut dead = Vec::new();
+        for (payer, signer, mut lane, since) in lanes {
             let Some(voucher) = lane.newest().cloned() else { continue };
             if voucher.message.cumulative <= lane.cover().redeemed {
+                if since < old {
+                    dead.push((payer, signer));
+                }
+                continue;
+            }
+            // What is worth less than its gas whatever the chain says waits for more of it.
+            if !is_worth_asking(&lane, &rules) {
                 continue;
             }
             // As the chain has it now: somebody may have cashed it, raised the cap, or be leaving.
             lane.set_cover(cover(wallet, &voucher.message).await.map_err(ChainError::from)?);
+            if lane.redeemable() == Amount::ZERO {
+                if since < old {
+                    dead.push((payer, signer));
+                }
+                continue;
+            }
             open.push((lane, since, voucher));
+        }
+        if !dead.is_empty() {
+            self.blocking(move |money| money.books().forget_lanes(&dead, old)).await?;
         }
         let waiting: Vec<Waiting> = open
             .iter()

@@ -1,6 +1,6 @@
 //! When what is due in an epoch is done, and when the operator is warned. Pure.
 
-use seedbank_agreement::{Epoch, EpochClock};
+use seedbank_agreement::{Amount, Epoch, EpochClock};
 use seedbank_formats::Timestamp;
 use std::time::Duration;
 
@@ -55,6 +55,26 @@ pub(crate) fn posts_now(elapsed: Elapsed, posted_in_epoch: bool, gas: Gas) -> bo
     }
 }
 
+/// Terms as far as their pay goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pay {
+    pub(crate) rate: Amount,
+    pub(crate) from: Epoch,
+    pub(crate) end: Epoch,
+}
+
+/// Whether posting new terms is worth what it costs: the old ones have brought so much since they were posted, or the new ones bring so much
+/// more. Otherwise their client may post them: dust that changes every epoch costs it, and not the provider.
+pub(crate) fn is_worth_posting(new: Pay, old: Pay, cost: Amount) -> bool {
+    let over = |rate: Amount, from: Epoch, end: Epoch| {
+        Amount(rate.0.saturating_mul(u128::from(end.0.saturating_sub(from.0))))
+    };
+    let brought = over(old.rate, old.from, new.from);
+    let more = over(new.rate.saturating_sub(old.rate), new.from, new.end);
+    let longer = over(new.rate, old.end.max(new.from), new.end);
+    brought.max(more).max(longer) >= cost
+}
+
 /// Which endpoint a round asks first. Usually the one that the operator prefers; now and then, and after failures, each other one: so an
 /// endpoint that alone tells lies about the chain's state can't keep a provider from proving.
 pub(crate) fn asked_first(round: u64, failures: u32, endpoints: usize) -> usize {
@@ -102,8 +122,11 @@ pub(crate) fn pause_after(failures: u32, epoch_seconds: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::{Elapsed, Gas, Urgency, asked_first, pause, pause_after, posts_now, stands_still, urgency};
-    use seedbank_agreement::{Epoch, EpochClock};
+    use super::{
+        Elapsed, Gas, Pay, Urgency, asked_first, is_worth_posting, pause, pause_after, posts_now,
+        stands_still, urgency,
+    };
+    use seedbank_agreement::{Amount, Epoch, EpochClock};
     use seedbank_formats::Timestamp;
     use std::time::Duration;
 
@@ -133,6 +156,20 @@ mod tests {
         assert!(posts_now(at(day * 5 / 8), false, Gas::Costs), "before the steward looks");
         assert!(!posts_now(at(day * 3 / 4), true, Gas::Costs));
         assert!(posts_now(at(day * 15 / 16), true, Gas::Costs), "what came late");
+    }
+
+    #[test]
+    fn terms_are_posted_that_bring_what_posting_costs_and_dust_is_left_to_its_client() {
+        let pay = |rate, from, end| Pay { rate: Amount(rate), from: Epoch(from), end: Epoch(end) };
+        let cost = Amount(1_000);
+        let old = pay(100, 10, 30);
+        assert!(!is_worth_posting(pay(100, 11, 30), old, cost), "changed in every epoch");
+        assert!(!is_worth_posting(pay(1, 19, 30), old, cost));
+        assert!(is_worth_posting(pay(1, 20, 30), old, cost), "ten epochs brought it");
+        assert!(is_worth_posting(pay(200, 20, 30), old, cost));
+        assert!(is_worth_posting(pay(153, 11, 30), old, cost), "it brings more");
+        assert!(is_worth_posting(pay(100, 11, 40), old, cost), "it lasts longer");
+        assert!(is_worth_posting(pay(0, 11, 30), old, Amount(0)), "free gas");
     }
 
     #[test]

@@ -141,8 +141,6 @@ struct Keeper {
     /// What the registry should say.
     entry: Entry,
     metrics: Arc<Metrics>,
-    /// Wei for a unit of gas, as the last transaction had it.
-    gas_price: Option<u128>,
     /// The time that the chain was at.
     time: Timestamp,
     /// The newest block that was seen.
@@ -183,7 +181,6 @@ impl Keeper {
             wallet,
             entry,
             metrics,
-            gas_price: None,
             time: Timestamp(0),
             block: 0,
             epoch: Epoch(0),
@@ -270,6 +267,9 @@ impl Keeper {
         // Each is tried although another failed: a fragment that is gone must not keep revisions from being posted.
         let settled = self.settle(epoch, set.as_ref()).await;
         let compared = self.compare(epoch).await;
+        // What comes now is done if it is worth its gas.
+        let priced = self.wallet.chain().gas_price().await.map(|price| self.money.note_gas_price(price));
+        let priced = priced.map_err(RoundError::from);
         if self.money.health.has_entry_trouble() {
             self.be_entered().await;
         }
@@ -277,7 +277,15 @@ impl Keeper {
         let posted = self.post(&head, epoch).await;
         let cashed = self.cash().await;
         let noted = self.note_standing(epoch).await;
-        proven.and(answered).and(settled).and(compared).and(opened).and(posted).and(cashed).and(noted)?;
+        proven
+            .and(answered)
+            .and(settled)
+            .and(compared)
+            .and(priced)
+            .and(opened)
+            .and(posted)
+            .and(cashed)
+            .and(noted)?;
         self.money.health.work(None);
         Ok(())
     }

@@ -16,6 +16,7 @@ use seedbank_protocol::payment::{
 use seedbank_settlement::{ReadError, Wallet};
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// A read that was counted. What is not sent after all is given back.
 #[derive(Clone)]
@@ -99,6 +100,20 @@ impl Money {
             let refusal = refusal(VoucherReason::WrongPayee, "the voucher is for another payee", None);
             return Ok(VoucherAnswer::Refused(refusal));
         }
+        let channels = wallet.chain().deployment().channels_domain();
+        // All that needs no chain comes first: anybody may send a voucher.
+        if request.voucher.signer(&channels) != Ok(voucher.signer) {
+            let message = "the voucher is not signed by its signer for this chain and contract";
+            return Ok(VoucherAnswer::Refused(refusal(VoucherReason::Signature, message, None)));
+        }
+        // One of a key at a time.
+        let turn = self.turn(key);
+        let _mine = turn.lock().await;
+        let known = voucher.clone();
+        let first = self.blocking(move |money| money.is_news(&key, &known)).await;
+        if let Err(refusal) = first.map_err(|error| books_failed(&error))? {
+            return Ok(VoucherAnswer::Refused(refusal));
+        }
         let cover = match cover(wallet, voucher).await {
             Ok(cover) => cover,
             Err(error) => {
@@ -107,11 +122,42 @@ impl Money {
                 return Ok(VoucherAnswer::Refused(refusal(VoucherReason::ChainUnreachable, message, None)));
             }
         };
-        let channels = wallet.chain().deployment().channels_domain();
         let network = Network::of(remote);
         let taken =
             self.blocking(move |money| money.keep_voucher(key, network, request, cover, &channels)).await;
         taken.map_err(|error| books_failed(&error))
+    }
+
+    /// What a key's vouchers wait for, one after the other.
+    fn turn(&self, key: PublicKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut paying = self.paying.lock().unwrap_or_else(PoisonError::into_inner);
+        paying.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(paying.entry(key).or_default())
+    }
+
+    /// Whether a voucher is worth a question to the chain, as far as the books know its lane; or the refusal.
+    fn is_news(&self, key: &PublicKey, voucher: &Voucher) -> Result<Result<(), VoucherRefusal>, BooksError> {
+        let Some((lane, _)) = self.books().lane(voucher.payer, voucher.signer)? else {
+            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+            let message = "too many new payers at once: try again in a moment";
+            return Ok(if strangers.may_ask(Instant::now()) {
+                Ok(())
+            } else {
+                Err(refusal(VoucherReason::ChainUnreachable, message, None))
+            });
+        };
+        let step = egress(STEP_BYTES, self.egress_price()).unwrap_or(Amount::ZERO);
+        Ok(match step_of(&lane, voucher.cumulative, self.credit().owed(key), step) {
+            Step::Enough => Ok(()),
+            Step::Stale => {
+                Err(refusal(VoucherReason::Stale, "the voucher is not above the last one", Some(&lane)))
+            }
+            Step::TooSmall => {
+                let message =
+                    format!("a voucher pays {step} units more than the last at least, or all that is owed");
+                Err(refusal(VoucherReason::Other, &message, Some(&lane)))
+            }
+        })
     }
 
     /// Voucher and account are on disk when this returns.
@@ -144,9 +190,16 @@ impl Money {
                 return Ok(VoucherAnswer::Refused(refusal(reason, &error.to_string(), Some(&lane))));
             }
         };
+        let before = self.credit().account(&key).copied();
+        let account = paid(
+            before.unwrap_or(Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now }),
+            more,
+            now,
+        );
+        books.keep_payment((payer, signer), &lane, since, (&key, Some(&account)))?;
+        // Only what is on the disk counts: a voucher whose commit failed may come again. What was read meanwhile is written with the rest.
         self.credit().pay(key, network, more, now);
-        let account: Option<Account> = self.credit().account(&key).copied();
-        books.keep_payment((payer, signer), &lane, since, (&key, account.as_ref()))?;
+        self.unwritten().note(key);
         tracing::debug!(%key, %payer, %signer, %more, "voucher taken");
         Ok(VoucherAnswer::Accepted(self.standing_of(&key, network)))
     }
@@ -170,7 +223,9 @@ impl Money {
         let before = Timestamp(now.0.saturating_sub(self.config.credit.write_off_s));
         let late: Vec<PublicKey> = {
             let credit = self.credit();
-            let late = credit.accounts().filter(|(_, account)| account.since < before);
+            let late = credit
+                .accounts()
+                .filter(|(_, account)| account.owed > Amount::ZERO && account.since < before);
             late.map(|(key, _)| *key).collect()
         };
         if !late.is_empty() {
@@ -205,6 +260,39 @@ impl Money {
     }
 }
 
+/// Bytes that a voucher pays at least, unless it pays all that is owed: each costs the provider two questions and a sync.
+const STEP_BYTES: u64 = 64 << 10;
+
+/// What a voucher adds to its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Enough,
+    /// Nothing.
+    Stale,
+    /// So little that taking it costs more.
+    TooSmall,
+}
+
+/// What a voucher up to `cumulative` adds, of a key that owes so much.
+fn step_of(lane: &Lane, cumulative: Amount, owed: Amount, step: Amount) -> Step {
+    let newest = lane.promised().max(lane.cover().redeemed);
+    let more = cumulative.saturating_sub(newest);
+    if more == Amount::ZERO {
+        Step::Stale
+    } else if more >= step || (owed > Amount::ZERO && more >= owed) {
+        Step::Enough
+    } else {
+        Step::TooSmall
+    }
+}
+
+/// An account after a payment: first for what is owed, the rest ahead.
+fn paid(account: Account, payment: Amount, now: Timestamp) -> Account {
+    let settled = payment.min(account.owed);
+    let ahead = account.ahead.checked_add(payment.saturating_sub(settled)).unwrap_or(Amount::MAX);
+    Account { owed: account.owed.saturating_sub(settled), ahead, since: now, ..account }
+}
+
 /// What the chain says of a voucher's lane.
 pub(super) async fn cover(wallet: &Wallet, voucher: &Voucher) -> Result<Cover, ReadError> {
     let channels = wallet.chain().channels();
@@ -236,12 +324,75 @@ fn refusal(reason: VoucherReason, message: &str, lane: Option<&Lane>) -> Voucher
 
 #[cfg(test)]
 mod tests {
+    use super::{Step, step_of};
     use crate::money::costs::opened;
-    use seedbank_agreement::Amount;
+    use rusqlite::Connection;
+    use seedbank_agreement::credit::Network;
+    use seedbank_agreement::lane::Cover;
+    use seedbank_agreement::{Address, Amount, Domain, Lane, Typed, Voucher, WalletKey};
     use seedbank_formats::PublicKey;
+    use seedbank_protocol::payment::{VoucherAnswer, VoucherRequest};
     use std::sync::Arc;
 
     const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn voucher_adds_a_step_or_pays_all_that_is_owed() {
+        let cover =
+            Cover { deposit: Amount(5_000), cap: Amount(5_000), redeemed: Amount(100), ..Cover::default() };
+        let lane = Lane::new(Address([1; 20]), Address([2; 20]), Address([1; 20]), cover);
+        let step = |cumulative, owed| step_of(&lane, Amount(cumulative), Amount(owed), Amount(64));
+        assert_eq!(step(100, 0), Step::Stale);
+        assert_eq!(step(101, 0), Step::TooSmall);
+        assert_eq!(step(101, 2), Step::TooSmall);
+        assert_eq!(step(102, 2), Step::Enough);
+        assert_eq!(step(163, 0), Step::TooSmall);
+        assert_eq!((step(164, 0), step(164, 1_000)), (Step::Enough, Step::Enough));
+    }
+
+    #[tokio::test]
+    async fn voucher_that_could_not_be_written_credits_nothing_and_once_it_is_it_credits_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let money = Arc::new(opened(dir.path()));
+        let (key, remote) = (PublicKey([7; 32]), "192.0.2.7".parse().unwrap());
+        assert!(money.charge(key, remote, MIB).await.unwrap().is_some());
+        let owed = money.owed_in_all();
+        let signer = WalletKey::from_secret(&[4; 32]).unwrap();
+        let channels = Domain { chain_id: 199, contract: Address([5; 20]) };
+        let own = signer.address();
+        let cumulative = Amount(owed.0 + 10);
+        let voucher = Voucher { payer: own, payee: money.address(), signer: own, cumulative };
+        let request = VoucherRequest { voucher: voucher.sign(&channels, &signer) };
+        let all = Amount(u128::MAX >> 1);
+        let cover = Cover { deposit: all, cap: all, ..Cover::default() };
+        let take = || money.keep_voucher(key, Network::of(remote), request.clone(), cover, &channels);
+        let books = Connection::open(dir.path().join("money.db")).unwrap();
+        let full = "CREATE TRIGGER full BEFORE INSERT ON lanes BEGIN SELECT RAISE(ABORT, 'full'); END";
+        books.execute_batch(full).unwrap();
+        assert!(take().is_err());
+        assert_eq!(money.owed_in_all(), owed);
+        books.execute_batch("DROP TRIGGER full").unwrap();
+        let VoucherAnswer::Accepted(standing) = take().unwrap() else { panic!("it is covered") };
+        assert_eq!((standing.owed, standing.prepaid), (Amount(0), Amount(10)));
+        money.close_accounts().unwrap();
+        drop(money);
+        let money = Arc::new(opened(dir.path()));
+        assert_eq!(money.credit().account(&key).map(|account| account.ahead), Some(Amount(10)));
+    }
+
+    #[test]
+    fn account_that_paid_ahead_and_rests_is_not_written_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let money = opened(dir.path());
+        let network = Network::V4([192, 0, 2]);
+        money.credit().pay(PublicKey([7; 32]), network, Amount(10), seedbank_formats::Timestamp(1));
+        money.keep_accounts().unwrap();
+        assert!(money.unwritten().take().is_none(), "nobody read and nobody paid");
+        assert_eq!(
+            money.credit().account(&PublicKey([7; 32])).map(|account| account.ahead),
+            Some(Amount(10))
+        );
+    }
 
     #[tokio::test]
     async fn what_a_kill_forgets_of_readers_accounts_is_set_aside_and_an_end_in_order_forgets_nothing() {

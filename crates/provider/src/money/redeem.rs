@@ -3,7 +3,7 @@
 //! A voucher is worth nothing more on chain than in the book, and cashing costs gas: so it waits until a batch pays, until
 //! it is old, or until its payer is about to leave.
 
-use seedbank_agreement::Amount;
+use seedbank_agreement::{Amount, Lane};
 use seedbank_formats::Timestamp;
 
 /// Vouchers in one transaction: some 3 M gas.
@@ -39,6 +39,12 @@ pub(crate) struct Rules {
     pub(crate) age_s: u64,
     /// Token units for a unit of gas.
     pub(crate) gas_price: Amount,
+}
+
+/// Whether cashing a lane may bring more than its own gas, as far as the books know.
+pub(crate) fn is_worth_asking(lane: &Lane, rules: &Rules) -> bool {
+    let more = lane.promised().saturating_sub(lane.cover().redeemed);
+    more.0 > u128::from(VOUCHER_GAS).saturating_mul(rules.gas_price.0)
 }
 
 /// The lanes to cash now, at most [`BATCH_MAX`].

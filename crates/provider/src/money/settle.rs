@@ -3,7 +3,7 @@
 use crate::money::Money;
 use crate::money::books::{AgreementRow, Books, BooksError, Fate, State};
 use seedbank_agreement::{Amount, Epoch};
-use seedbank_formats::FragmentId;
+use seedbank_formats::{FragmentId, Timestamp};
 use seedbank_settlement::Agreement;
 use std::collections::BTreeSet;
 
@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 const SETTLED: &str = "settled";
 /// For so many epochs more the sets of closed agreements are kept.
 const KEPT_EPOCHS: u32 = 1;
+/// For how many seconds it is known why an offer was refused.
+const REFUSED_S: u64 = 86_400;
 /// Epochs that are settled again after a reorganisation.
 const SETTLED_AGAIN: u32 = 2;
 
@@ -126,7 +128,12 @@ impl Money {
     }
 
     /// Takes over what the chain says of an agreement, and lets go of what no set has any more.
-    pub(super) fn compare(&self, row: &AgreementRow, agreement: &Agreement) -> Result<(), BooksError> {
+    pub(super) fn compare(
+        &self,
+        row: &AgreementRow,
+        agreement: &Agreement,
+        epoch: Epoch,
+    ) -> Result<(), BooksError> {
         let mut books = self.books();
         if row.state != State::Open {
             tracing::warn!(agreement = %row.id, "an agreement that was closed in the books runs on the chain: it goes on");
@@ -146,6 +153,8 @@ impl Money {
         let Some(current) = &agreement.current else { return Ok(()) };
         let current = books.terms_with(row.id, (&current.set_root, current.size), agreement.sequence)?;
         let Some(current) = current else { return Ok(()) };
+        books.mark_posted(row.id, current.sequence, None)?;
+        books.prune_terms(row.id, epoch)?;
         let gone = books.forget_leaves(row.id, Some(current.sequence))?;
         self.let_go_unless_offered(&books, &gone)
     }
@@ -153,6 +162,7 @@ impl Money {
     /// Forgets the sets of agreements that ended, once it is too late for that to have been a mistake.
     pub(super) fn forget_closed(&self, epoch: Epoch) -> Result<(), BooksError> {
         let mut books = self.books();
+        books.forget_refused(Timestamp(crate::service::now().0.saturating_sub(REFUSED_S)))?;
         for id in books.closed_with_leaves(Epoch(epoch.0.saturating_sub(KEPT_EPOCHS)))? {
             let gone = books.forget_leaves(id, None)?;
             self.let_go_unless_offered(&books, &gone)?;
@@ -162,7 +172,7 @@ impl Money {
 
     /// Gives up own claims, but for those on fragments of offers under way, which are in no set yet. Books stay locked, so that nothing is
     /// promised in between.
-    fn let_go_unless_offered(&self, books: &Books, gone: &[FragmentId]) -> Result<(), BooksError> {
+    pub(super) fn let_go_unless_offered(&self, books: &Books, gone: &[FragmentId]) -> Result<(), BooksError> {
         if gone.is_empty() {
             return Ok(());
         }

@@ -6,9 +6,13 @@
 
 use super::books::Terms;
 use seedbank_agreement::price::rate_per_epoch;
-use seedbank_agreement::{Address, AgreementId, Amount, Epoch, FragmentSet, Proposal, Rate, Revision};
+use seedbank_agreement::{
+    Address, AgreementId, Amount, Epoch, EpochClock, Fragment, FragmentSet, Proposal, Rate, Revision,
+};
 use seedbank_formats::{FragmentId, Timestamp};
 use seedbank_protocol::payment::{Refusal, RefusalReason, SetSummary};
+use seedbank_settlement::Release;
+use seedbank_store::CLAIM_CHARGE_MIN;
 
 /// What decides beside the request itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +23,11 @@ pub(crate) struct Rules {
     pub(crate) epoch: Epoch,
     /// The time that the chain is at.
     pub(crate) now: Timestamp,
-    pub(crate) epoch_seconds: u32,
+    pub(crate) clock: EpochClock,
+    /// The longest agreement.
+    pub(crate) epochs_max: u32,
+    /// What an agreement must bring at least.
+    pub(crate) pay_min: Amount,
     /// A provider's stake covers this many epochs' pay.
     pub(crate) stake_epochs: u32,
     /// Rents that hold: quoted and not expired.
@@ -44,6 +52,8 @@ pub(crate) struct Stake {
     pub(crate) stake: Amount,
     /// What all agreements may cost an epoch.
     pub(crate) rate_max: Amount,
+    /// What that grows by once everything is posted that was signed.
+    pub(crate) promised: Amount,
 }
 
 /// What the chain says before an agreement is opened.
@@ -62,6 +72,8 @@ pub(crate) struct Standing {
     pub(crate) signer: Signer,
     /// Locked, less what was earned before the current terms.
     pub(crate) escrow: Amount,
+    /// Of that, what the client announced to take back and may still take.
+    pub(crate) released: Amount,
     /// Earned with the current terms in epochs before the present one.
     pub(crate) earned: Amount,
     /// The rate now; none before the first epoch.
@@ -97,6 +109,8 @@ fn compare_with(own: SetSummary, mut refusal: Box<Refusal>) -> Box<Refusal> {
     refusal
 }
 
+const TOO_LONG: &str = "this provider promises its price for a shorter time only";
+
 fn require(holds: bool, reason: RefusalReason, message: &str) -> Result<(), Box<Refusal>> {
     if holds { Ok(()) } else { Err(refused(reason, message)) }
 }
@@ -109,7 +123,7 @@ fn summary(agreement: Option<AgreementId>, sequence: u32, set: &FragmentSet, rat
 /// The rent of those that hold whose rate was asked; if none is, what the cheapest asks instead.
 fn rent_for(rules: &Rules, size: u64, asked: Rate, own: Option<Amount>) -> Result<Amount, Rate> {
     let rents = || rules.rents.iter().copied().chain(own);
-    let rate = |rent: Amount| rate_per_epoch(size, rent, rules.epoch_seconds).unwrap_or(Rate::MAX);
+    let rate = |rent: Amount| rate_per_epoch(size, rent, rules.clock.epoch_seconds).unwrap_or(Rate::MAX);
     let fitting = rents().find(|rent| rate(*rent) == asked);
     fitting.ok_or_else(|| rents().map(rate).min().unwrap_or(Rate::MAX))
 }
@@ -141,6 +155,7 @@ fn check_signer(signer: Signer, commits: Amount, now: Timestamp) -> Result<(), B
 }
 
 fn check_stake(stake: Stake, rate_max: Option<Amount>, rules: &Rules) -> Result<(), Box<Refusal>> {
+    let rate_max = rate_max.and_then(|rate| rate.checked_add(stake.promised));
     let needed = rate_max.and_then(|rate| rate.0.checked_mul(u128::from(rules.stake_epochs)));
     let covered = needed.is_some_and(|needed| needed <= stake.stake.0);
     require(covered, RefusalReason::Stake, "this provider's stake covers no more")
@@ -167,6 +182,10 @@ pub(crate) fn check_proposal(
     // It begins with the next epoch, if its transaction gets into this one; if it gets into the one after, it is shorter by one.
     let epochs = proposal.end_epoch.0.saturating_sub(rules.epoch.0.saturating_add(1));
     require(epochs >= rules.epochs_min, R::Epochs, "it is shorter than the quote says")?;
+    require(epochs <= rules.epochs_max, R::Epochs, TOO_LONG)?;
+    let is_worth_it = proposal.rate_per_epoch.over(epochs) >= rules.pay_min;
+    let message = format!("it brings less than the {} units that its transactions cost", rules.pay_min);
+    require(is_worth_it, R::Other, &message)?;
     require(proposal.retained_until <= proposal.end_epoch, R::Epochs, "it retains longer than it lasts")?;
     require(proposal.retained_bytes <= proposal.size, R::WrongSet, "it retains more than there is")?;
     if let Some(id) = facts.agreement {
@@ -201,7 +220,7 @@ pub(crate) fn check_revision(
     rules: &Rules,
 ) -> Result<(), Box<Refusal>> {
     use RefusalReason as R;
-    check_signer(facts.signer, Amount::ZERO, rules.now)?;
+    check_signer_of(revision, facts.signer, rules)?;
     let summary = |rate| summary(Some(own.id), own.last.sequence, after, rate);
     if let Some(kept) = before.broken_promise(after, rules.epoch) {
         let refusal = refused(R::Retained, "a fragment would go before the time that was agreed");
@@ -218,6 +237,9 @@ pub(crate) fn check_revision(
     let reachable = (first..=first.saturating_add(1)).contains(&revision.from_epoch.0);
     require(reachable, R::Epochs, "terms begin with the next epoch, or the one after")?;
     require(revision.end_epoch > revision.from_epoch, R::Epochs, "it ends before it begins")?;
+    let latest = rules.epoch.0.saturating_add(rules.epochs_max).saturating_add(1);
+    let is_short = revision.end_epoch.0 <= latest || revision.end_epoch <= own.last.end;
+    require(is_short, R::Epochs, TOO_LONG)?;
     let ends_as_late = revision.end_epoch >= own.last.end.min(facts.end);
     require(ends_as_late, R::Epochs, "to end sooner, terminate the agreement")?;
     let may_last = !facts.ending || revision.end_epoch <= facts.end;
@@ -251,8 +273,47 @@ fn check_escrow(revision: &Revision, facts: &Standing, rules: &Rules) -> Result<
     let present = facts.current.unwrap_or(Rate::ZERO).over(before);
     let after = revision.rate_per_epoch.over(revision.end_epoch.0 - revision.from_epoch.0);
     let needed = facts.earned.checked_add(present).and_then(|sum| sum.checked_add(after));
-    let covered = needed.is_some_and(|needed| needed <= facts.escrow);
+    // What no posted terms need may be taken back before these are posted.
+    let dearest = facts.current.max(facts.next);
+    let is_dearer = Some(revision.rate_per_epoch) > dearest || revision.end_epoch > facts.end;
+    let left = if is_dearer { facts.escrow.saturating_sub(facts.released) } else { facts.escrow };
+    let covered = needed.is_some_and(|needed| needed <= left);
     require(covered, RefusalReason::Escrow, "what is locked does not pay the new terms until their end")
+}
+
+/// Whether this signer may sign these terms: its authority must last until they begin, or the market would refuse them.
+pub(crate) fn check_signer_of(
+    revision: &Revision,
+    signer: Signer,
+    rules: &Rules,
+) -> Result<(), Box<Refusal>> {
+    check_signer(signer, Amount::ZERO, rules.clock.begin(revision.from_epoch).max(rules.now))
+}
+
+/// How long an announced release may be taken: as the market has it.
+const RELEASE_EPOCHS: u32 = 4;
+
+/// What a client may still take back of what it announced.
+pub(crate) fn still_to_come(release: &Release, epoch: Epoch) -> Amount {
+    let is_over = epoch.0 >= release.epoch.0.saturating_add(RELEASE_EPOCHS);
+    if is_over { Amount::ZERO } else { release.sum }
+}
+
+/// What fragments cost of a quota.
+pub(crate) fn charge(leaves: &[Fragment]) -> u64 {
+    leaves.iter().fold(0, |sum: u64, leaf| sum.saturating_add(leaf.length.max(CLAIM_CHARGE_MIN)))
+}
+
+/// Whether a key may have sets of this size, and this much that they dropped and that is kept still. Each at most its quota: so what is kept
+/// for it and not paid for has an end, and who replaces everything at once finds room.
+pub(crate) fn room(of_sets: u64, dropped: u64, quota: u64) -> Result<(), &'static str> {
+    if of_sets > quota {
+        return Err("the set is larger than the key's quota");
+    }
+    if dropped > quota {
+        return Err("too much that was dropped is kept still: it goes when the chain has the new terms");
+    }
+    Ok(())
 }
 
 /// The refusal of fragments that are not here, not sound, or another's.

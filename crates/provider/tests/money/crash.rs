@@ -121,9 +121,9 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
         let again = daemon.client.client.pay(&daemon.client.peer, &world.voucher(700)).await.unwrap();
         let VoucherAnswer::Refused(refusal) = again else { panic!("it was taken before") };
         assert_eq!((refusal.reason, refusal.cumulative), (VoucherReason::Stale, Amount(700)));
-        let more = daemon.client.client.pay(&daemon.client.peer, &world.voucher(701)).await.unwrap();
+        let more = daemon.client.client.pay(&daemon.client.peer, &world.voucher(764)).await.unwrap();
         let VoucherAnswer::Accepted(standing) = more else { panic!("{more:?}") };
-        assert_eq!(standing.prepaid, Amount(701), "what was paid counts, answered or not");
+        assert_eq!(standing.prepaid, Amount(764), "what was paid counts, answered or not");
     });
 }
 

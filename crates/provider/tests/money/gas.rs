@@ -16,7 +16,7 @@ const COIN: u128 = 1_000_000_000 * PRICE;
 async fn world(lines: &str, coin: u128) -> (World, Proxy) {
     let node = Node::embedded_at(PRICE).await;
     let proxy = Proxy::of(&node).await;
-    let world = World::on(node, &[proxy.url()], lines).await;
+    let world = World::on(node, &[proxy.url()], &format!("gas_factor = 0\n{lines}")).await;
     world.wallet.send_coin(world.payee, coin).await.unwrap();
     (world, proxy)
 }

@@ -1,6 +1,6 @@
 //! Agreements, their terms and their sets.
 
-use super::{Books, BooksError, address, bytes, json, parsed, text, to_json};
+use super::{Books, BooksError, address, amount, bytes, json, parsed, text, to_json};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use seedbank_agreement::fragment_set::SetChange;
 use seedbank_agreement::{
@@ -8,6 +8,7 @@ use seedbank_agreement::{
 };
 use seedbank_formats::{FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::payment::{ProposalRequest, TransactionHash};
+use seedbank_store::CLAIM_CHARGE_MIN;
 use std::collections::BTreeSet;
 
 /// Whether an agreement goes on.
@@ -232,6 +233,15 @@ impl Books {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Forgets offers that were refused and that came before this time.
+    pub(crate) fn forget_refused(&self, before: Timestamp) -> Result<(), BooksError> {
+        self.connection.execute(
+            "DELETE FROM proposals WHERE outcome IS NOT NULL AND outcome <> ?2 AND received < ?1",
+            params![before.0, OPENED],
+        )?;
+        Ok(())
+    }
+
     /// Forgets the offers of agreements that have begun before this epoch: no reorganisation takes those back.
     pub(crate) fn forget_offers(&self, before: Epoch) -> Result<(), BooksError> {
         self.connection.execute(
@@ -348,9 +358,7 @@ impl Books {
 
     /// When the terms end that were posted last.
     pub(crate) fn posted_end(&self, id: AgreementId) -> Result<Option<Epoch>, BooksError> {
-        let sql = "SELECT end_epoch FROM terms WHERE agreement = ?1 AND posted IS NOT NULL ORDER BY sequence DESC LIMIT 1";
-        let found = self.connection.query_row(sql, [id.0], |row| row.get(0).map(Epoch));
-        Ok(found.optional()?)
+        Ok(self.posted_terms(id)?.map(|terms| terms.end))
     }
 
     /// Terms of an agreement.
@@ -440,6 +448,81 @@ impl Books {
         }
         transaction.commit()?;
         Ok(true)
+    }
+
+    /// Offers that are under way.
+    pub(crate) fn offers_under_way(&self) -> Result<u64, BooksError> {
+        let sql = "SELECT count(*) FROM proposals WHERE outcome IS NULL";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// How many revisions of an agreement are signed for epochs after this one.
+    pub(crate) fn terms_for(&self, id: AgreementId, epoch: Epoch) -> Result<u64, BooksError> {
+        let sql = "SELECT count(*) FROM terms WHERE agreement = ?1 AND from_epoch > ?2";
+        Ok(self.connection.query_row(sql, params![id.0, epoch.0], |row| row.get(0))?)
+    }
+
+    /// What is kept for a key although its sets dropped it, and all that closed agreements had.
+    pub(crate) fn dropped_bytes(&self, key: &PublicKey) -> Result<u64, BooksError> {
+        let sql = "SELECT coalesce(sum(bytes), 0) FROM (
+                 SELECT max(length, ?2) AS bytes FROM (
+                     SELECT fragment, length FROM agreements JOIN leaves ON agreement = id
+                     WHERE key = ?1 AND gone IS NOT NULL
+                     UNION SELECT fragment, length FROM agreements JOIN leaves ON agreement = id
+                     WHERE key = ?1 AND closed IS NOT NULL) AS old
+                 WHERE NOT EXISTS (
+                     SELECT 1 FROM leaves AS live JOIN agreements AS a ON a.id = live.agreement
+                     WHERE live.fragment = old.fragment AND live.gone IS NULL AND a.key = ?1 AND a.closed IS NULL))";
+        Ok(self.connection.query_row(sql, params![key.0, CLAIM_CHARGE_MIN], |row| row.get(0))?)
+    }
+
+    /// The size of a key's open agreements, but for one.
+    pub(crate) fn agreed_bytes(&self, key: &PublicKey, but: Option<AgreementId>) -> Result<u64, BooksError> {
+        let sql = "SELECT coalesce(sum(size), 0) FROM agreements JOIN terms
+                 ON terms.agreement = agreements.id AND terms.sequence = agreements.sequence
+                 WHERE key = ?1 AND closed IS NULL AND id <> ?2";
+        let but = but.map_or(0, |but| but.0);
+        Ok(self.connection.query_row(sql, params![key.0, but], |row| row.get(0))?)
+    }
+
+    /// By how much an epoch gets dearer once everything is posted that was signed for epochs after this one, but for one agreement's.
+    pub(crate) fn dearer_unposted(
+        &self,
+        epoch: Epoch,
+        but: Option<AgreementId>,
+    ) -> Result<Amount, BooksError> {
+        let mut found = self.connection.prepare_cached(
+            "SELECT new.rate, coalesce((SELECT old.rate FROM terms AS old
+                 WHERE old.agreement = id AND old.posted IS NOT NULL ORDER BY old.sequence DESC LIMIT 1), '0')
+             FROM agreements JOIN terms AS new ON new.agreement = id AND new.sequence = agreements.sequence
+             WHERE closed IS NULL AND new.posted IS NULL AND new.from_epoch > ?1 AND id <> ?2",
+        )?;
+        let but = but.map_or(0, |but| but.0);
+        let rows = found
+            .query_map(params![epoch.0, but], |row| Ok(amount(row, 0)?.saturating_sub(amount(row, 1)?)))?;
+        let mut sum = Amount::ZERO;
+        for more in rows {
+            sum = sum.checked_add(more?).unwrap_or(Amount::MAX);
+        }
+        Ok(sum)
+    }
+
+    /// Forgets revisions that were never posted and whose time is over, but for the last one. Those that may have been posted without the
+    /// books having seen it are young.
+    pub(crate) fn prune_terms(&self, id: AgreementId, epoch: Epoch) -> Result<(), BooksError> {
+        self.connection.execute(
+            "DELETE FROM terms WHERE agreement = ?1 AND posted IS NULL AND from_epoch + 2 <= ?2
+             AND sequence < (SELECT sequence FROM agreements WHERE id = ?1)",
+            params![id.0, epoch.0],
+        )?;
+        Ok(())
+    }
+
+    /// What an agreement brings on the chain as far as the books know: since when, and how much an epoch.
+    pub(crate) fn posted_terms(&self, id: AgreementId) -> Result<Option<Terms>, BooksError> {
+        let sql =
+            format!("{TERMS} WHERE agreement = ?1 AND posted IS NOT NULL ORDER BY sequence DESC LIMIT 1");
+        Ok(self.connection.query_row(&sql, [id.0], terms).optional()?)
     }
 
     /// The last revision of each open agreement that is for this epoch and was not posted yet.

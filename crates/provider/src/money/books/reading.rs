@@ -170,6 +170,23 @@ impl Books {
         Ok(())
     }
 
+    /// Forgets lanes, but for those that had a voucher since.
+    pub(crate) fn forget_lanes(
+        &mut self,
+        lanes: &[(Address, Address)],
+        before: Timestamp,
+    ) -> Result<(), BooksError> {
+        let transaction = self.connection.transaction()?;
+        for (payer, signer) in lanes {
+            transaction.execute(
+                "DELETE FROM lanes WHERE payer = ?1 AND signer = ?2 AND since < ?3",
+                params![payer.0, signer.0, before.0],
+            )?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
     /// Everything that was cashed.
     pub(crate) fn redemptions(&self) -> Result<Vec<RedemptionRow>, BooksError> {
         let mut found = self

@@ -290,3 +290,57 @@ fn what_a_killed_daemon_may_have_served_is_nobodys_debt_once() {
     let accounts = books.accounts().unwrap();
     assert_eq!((accounts.len(), accounts[0].1.owed), (1, Amount(42)));
 }
+
+#[test]
+fn what_sets_dropped_is_counted_until_it_is_let_go_of_and_revisions_nobody_posted_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = opened(dir.path());
+    let key = PublicKey([1; 32]);
+    let dropped = |books: &Books| books.dropped_bytes(&key).unwrap() / 4_096;
+    assert_eq!(dropped(&books), 0);
+    assert!(revise(&mut books, 0, 1, &[4], &[2, 3]));
+    assert!(revise(&mut books, 1, 2, &[2], &[]));
+    assert_eq!(dropped(&books), 1, "one of them came back");
+    // Both are for later epochs: 11 and 12.
+    assert_eq!(books.terms_for(ID, Epoch(10)).unwrap(), 2);
+    assert_eq!(books.dearer_unposted(Epoch(10), None).unwrap(), Amount(0), "cheaper than what was opened");
+    assert!(revise(&mut books, 2, 3, &[5], &[]));
+    books.prune_terms(ID, Epoch(12)).unwrap();
+    assert!(books.terms(ID, 1).unwrap().is_some(), "somebody may have posted it");
+    books.prune_terms(ID, Epoch(13)).unwrap();
+    assert!(books.terms(ID, 1).unwrap().is_none() && books.terms(ID, 2).unwrap().is_some());
+    books.forget_leaves(ID, Some(3)).unwrap();
+    assert_eq!(dropped(&books), 0);
+
+    // Closed by mistake it comes back with its set; closed for good the set is let go of.
+    books.close_agreement(ID, Epoch(20)).unwrap();
+    assert_eq!(dropped(&books), 4);
+    assert!(books.closed_with_leaves(Epoch(20)).unwrap().is_empty());
+    assert_eq!(books.closed_with_leaves(Epoch(21)).unwrap(), [ID]);
+    books.reopen(ID).unwrap();
+    assert_eq!((held(&books, 3).len(), dropped(&books)), (4, 0));
+}
+
+#[test]
+fn refused_offers_and_lanes_that_brought_nothing_are_forgotten_after_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = Books::open(dir.path()).unwrap();
+    let offer = offer(&[1]);
+    books.add_proposal(&offer, Timestamp(5)).unwrap();
+    books.forget_refused(Timestamp(100)).unwrap();
+    assert_eq!(books.offers_under_way().unwrap(), 1);
+    books.refuse_proposal(&offer.digest, "no").unwrap();
+    assert_eq!(books.offers_under_way().unwrap(), 0);
+    books.forget_refused(Timestamp(5)).unwrap();
+    assert!(books.proposal_outcome(&offer.digest).unwrap().is_some());
+    books.forget_refused(Timestamp(6)).unwrap();
+    assert!(books.proposal_outcome(&offer.digest).unwrap().is_none());
+
+    let own = wallet().address();
+    let lane = Lane::new(own, Address([2; 20]), own, Cover::default());
+    books.keep_lane((own, own), &lane, Timestamp(7)).unwrap();
+    books.forget_lanes(&[(own, own)], Timestamp(7)).unwrap();
+    assert_eq!(books.lanes().unwrap().len(), 1, "it had a voucher in the meantime");
+    books.forget_lanes(&[(own, own)], Timestamp(8)).unwrap();
+    assert!(books.lanes().unwrap().is_empty());
+}

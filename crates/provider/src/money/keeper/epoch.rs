@@ -163,7 +163,7 @@ impl Keeper {
             match found.get(&row.id).copied() {
                 Some(agreement) => {
                     self.absences.shown(row.id);
-                    self.money.blocking(move |money| money.compare(&row, &agreement)).await?;
+                    self.money.blocking(move |money| money.compare(&row, &agreement, epoch)).await?;
                 }
                 None => self.miss(row, epoch).await?,
             }

@@ -122,7 +122,7 @@ impl Keeper {
                 }
                 Err(why) => {
                     warn!(%client, why, "offer refused by the market");
-                    money.books().refuse_proposal(&offer.digest, &why)
+                    money.refuse_offer(&offer, &why)
                 }
             })
             .await?;

@@ -5,7 +5,7 @@ use super::{Keeper, RoundError};
 use crate::money::books::BooksError;
 use crate::money::cash::CashError;
 use crate::money::connect::ChainError;
-use crate::money::epochs::{Elapsed, posts_now};
+use crate::money::epochs::{Elapsed, Pay, is_worth_posting, posts_now};
 use crate::money::gas::Work;
 use seedbank_agreement::{Epoch, Revision, Signature, Signed};
 use seedbank_protocol::payment::TransactionHash;
@@ -16,6 +16,9 @@ use tracing::{info, warn};
 
 /// Revisions in one transaction.
 const REVISIONS_MAX: usize = 50;
+
+/// Gas of a revision's way: posted, begun.
+const REVISION_GAS: u64 = 114_000;
 
 /// A revision with both signatures.
 type Both = (Signed<Revision>, Signature);
@@ -61,6 +64,9 @@ impl Keeper {
                     Err(reason) => {
                         warn!(agreement = %id, sequence, ?reason, "revision refused by the market");
                         self.refused.insert((id, sequence));
+                        if matches!(reason, Skip::Signature | Skip::Escrow) {
+                            self.money.note_refused(id, epoch);
+                        }
                     }
                 }
             }
@@ -68,18 +74,21 @@ impl Keeper {
         Ok(())
     }
 
-    /// A provider that leaves posts nothing that would keep it longer, although it was signed before.
+    /// What is worth its gas. A provider that leaves posts nothing that would keep it longer, although it was signed before.
     async fn that_may_be_posted(&self, waiting: Vec<Both>) -> Result<Vec<Both>, RoundError> {
         let entry = self.wallet.chain().registry().get(self.own()).await?;
-        if !entry.is_some_and(|entry| entry.leaving) {
-            return Ok(waiting);
-        }
+        let leaves = entry.is_some_and(|entry| entry.leaving);
+        let cost = self.money.config.worth(self.money.gas_price(), REVISION_GAS);
         let kept = self.money.blocking(move |money| -> Result<Vec<Both>, BooksError> {
             let books = money.books();
             let mut kept = Vec::new();
             for both in waiting {
-                let end = books.posted_end(both.0.message.agreement)?;
-                if end.is_some_and(|end| both.0.message.end_epoch <= end) {
+                let Some(old) = books.posted_terms(both.0.message.agreement)? else { continue };
+                let new = &both.0.message;
+                let old = Pay { rate: old.rate.into(), from: old.from, end: old.end };
+                let new = Pay { rate: new.rate_per_epoch.into(), from: new.from_epoch, end: new.end_epoch };
+                let is_in_time = !leaves || new.end <= old.end;
+                if is_in_time && is_worth_posting(new, old, cost) {
                     kept.push(both);
                 }
             }
@@ -100,8 +109,7 @@ impl Keeper {
             money.recheck_cashed(&self.wallet).await?;
             self.recheck_cashed = false;
         }
-        // Before the first transaction nobody knows what gas costs: then only what is urgent would pay, and that can wait a round.
-        let Some(gas_price) = self.gas_price else { return Ok(()) };
+        let gas_price = self.money.gas_price();
         let cashed = money.cash(&self.wallet, gas_price).await;
         let sent = match &cashed {
             Ok(cashed) => *cashed,

@@ -25,7 +25,7 @@ impl Keeper {
     /// must not cost an epoch.
     pub(super) async fn note_cost(&mut self, work: Work, mined: Option<Mined>) {
         let Some(mined) = mined else { return };
-        self.gas_price = Some(mined.gas_price);
+        self.money.note_gas_price(mined.gas_price);
         self.anchor.saw(mined.block, mined.block_hash);
         let (epoch, gas) = (self.epoch, mined.gas_used);
         let wei = Wei(u128::from(gas).saturating_mul(mined.gas_price));
@@ -37,7 +37,7 @@ impl Keeper {
     }
 
     pub(super) fn gas(&self) -> Gas {
-        if self.gas_price == Some(0) { Gas::Free } else { Gas::Costs }
+        if self.money.gas_price() == 0 { Gas::Free } else { Gas::Costs }
     }
 
     /// Tells of a newest block that is old.
@@ -82,7 +82,7 @@ impl Keeper {
             token_decimals: parameters.token_decimals,
             sender,
             coin: Wei(coin),
-            gas_price: Wei(self.gas_price.unwrap_or(0)),
+            gas_price: Wei(self.money.gas_price()),
             trouble: self.money.health.trouble(),
         };
         self.metrics.money.set(&standing);

@@ -1,10 +1,15 @@
 use super::super::books::Terms;
-use super::{OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, check_proposal, check_revision};
+use super::{
+    OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, charge, check_proposal, check_revision, room,
+    still_to_come,
+};
 use seedbank_agreement::{
-    Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision, SetRoot,
+    Address, AgreementId, Amount, Epoch, EpochClock, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision,
+    SetRoot,
 };
 use seedbank_formats::{FragmentId, Timestamp};
 use seedbank_protocol::payment::RefusalReason;
+use seedbank_settlement::Release;
 
 const GIB: u64 = 1 << 30;
 const PROVIDER: Address = Address([2; 20]);
@@ -14,7 +19,9 @@ fn rules() -> Rules {
         provider: PROVIDER,
         epoch: Epoch(10),
         now: Timestamp(1_000),
-        epoch_seconds: 86_400,
+        clock: EpochClock { genesis: Timestamp(0), epoch_seconds: 86_400 },
+        epochs_max: 30,
+        pay_min: Amount(200),
         stake_epochs: 14,
         rents: vec![Amount(300), Amount(600)],
         epochs_min: 7,
@@ -55,7 +62,7 @@ fn open_facts() -> OpenFacts {
         signer: Signer::Client,
         agreement: None,
         free: Amount(200),
-        stake: Stake { stake: Amount(280), rate_max: Amount(0) },
+        stake: Stake { stake: Amount(280), rate_max: Amount(0), promised: Amount(0) },
         takes_agreements: true,
     }
 }
@@ -81,7 +88,7 @@ fn offer_at_any_price_that_was_quoted_is_taken() {
 fn offer_that_this_provider_can_not_keep_is_refused_with_the_reason() {
     use RefusalReason as R;
     type Change = dyn Fn(&mut Proposal, &mut OpenFacts);
-    let cases: [(R, &Change); 17] = [
+    let cases: [(R, &Change); 20] = [
         (R::WrongParty, &|proposal, _| proposal.provider = Address([9; 20])),
         (R::Signature, &|_, facts| facts.signer = Signer::Stranger),
         (R::Signature, &|_, facts| {
@@ -103,6 +110,12 @@ fn offer_that_this_provider_can_not_keep_is_refused_with_the_reason() {
         (R::Escrow, &|proposal, _| proposal.escrow = Amount(199)),
         (R::Escrow, &|_, facts| facts.free = Amount(199)),
         (R::Stake, &|_, facts| facts.stake.stake = Amount(279)),
+        (R::Stake, &|_, facts| facts.stake.promised = Amount(1)),
+        // 31 epochs, and nine: 180 units.
+        (R::Epochs, &|proposal, facts| {
+            (proposal.end_epoch, proposal.escrow, facts.free) = (Epoch(42), Amount(900), Amount(900));
+        }),
+        (R::Other, &|proposal, _| proposal.end_epoch = Epoch(20)),
     ];
     for (number, (reason, change)) in cases.into_iter().enumerate() {
         assert_eq!(proposed(change), Err(reason), "case {number}");
@@ -146,6 +159,7 @@ fn standing() -> Standing {
         signer: Signer::Client,
         // Five epochs earned, this one, ten to come.
         escrow: Amount(320),
+        released: Amount(0),
         earned: Amount(100),
         current: Some(rate(20)),
         next: None,
@@ -153,7 +167,7 @@ fn standing() -> Standing {
         ending: false,
         retained_bytes: 0,
         retained_until: Epoch(0),
-        stake: Stake { stake: Amount(280), rate_max: Amount(20) },
+        stake: Stake { stake: Amount(280), rate_max: Amount(20), promised: Amount(0) },
         presence: Presence::Stays,
     }
 }
@@ -262,4 +276,54 @@ fn provider_that_leaves_signs_nothing_that_would_keep_it() {
     assert_eq!(revised(leaves(15)), Ok(()));
     assert_eq!(revised(leaves(16)), Err(RefusalReason::Leaving));
     assert_eq!(revised(leaves(21)), Err(RefusalReason::Leaving), "although it was signed before");
+}
+
+#[test]
+fn authority_must_last_until_the_terms_begin() {
+    let until = |until| {
+        move |_: &mut Revision, facts: &mut Standing, _: &mut Terms| {
+            facts.signer = Signer::Authorized { cap: Amount(0), until: Timestamp(until) };
+        }
+    };
+    assert_eq!(revised(until(11 * 86_400)), Ok(()));
+    assert_eq!(revised(until(11 * 86_400 - 1)), Err(RefusalReason::Signature));
+}
+
+#[test]
+fn escrow_that_is_being_taken_back_covers_nothing_new() {
+    let three = [leaf(1, 15), leaf(2, 0), leaf(3, 30)];
+    let root = set(&three).root();
+    let more = |released| {
+        move |revision: &mut Revision, facts: &mut Standing, _: &mut Terms| {
+            (revision.set_root, revision.size, revision.rate_per_epoch) = (root, 3 * GIB, rate(30));
+            // 100 earned, this epoch, and ten at 30.
+            (facts.escrow, facts.released, facts.stake.stake) = (Amount(500), Amount(released), Amount(420));
+        }
+    };
+    assert_eq!(revised_to(&three, more(80)), Ok(()));
+    assert_eq!(revised_to(&three, more(81)), Err(RefusalReason::Escrow));
+    // What posted terms need stays whatever was announced.
+    assert_eq!(revised(|_, facts, _| facts.released = Amount(320)), Ok(()));
+    let at = |epoch| still_to_come(&Release { epoch: Epoch(epoch), sum: Amount(7) }, Epoch(10));
+    assert_eq!((at(6), at(7), at(10)), (Amount(0), Amount(7), Amount(7)));
+}
+
+#[test]
+fn stake_covers_what_was_signed_and_not_posted_too() {
+    let dearer = |promised| {
+        move |revision: &mut Revision, facts: &mut Standing, _: &mut Terms| {
+            (revision.rate_per_epoch, facts.escrow) = (rate(40), Amount(10_000));
+            (facts.stake.stake, facts.stake.promised) = (Amount(14 * 45), Amount(promised));
+        }
+    };
+    assert_eq!(revised(dearer(5)), Ok(()));
+    assert_eq!(revised(dearer(6)), Err(RefusalReason::Stake));
+}
+
+#[test]
+fn what_is_kept_for_a_key_is_bounded_by_its_quota_in_sets_and_in_what_they_dropped() {
+    assert_eq!(charge(&[leaf(1, 0), Fragment { length: 1, ..leaf(2, 0) }]), GIB + 4_096);
+    assert_eq!(room(100, 100, 100), Ok(()));
+    assert!(room(101, 0, 100).is_err());
+    assert!(room(0, 101, 100).is_err());
 }
