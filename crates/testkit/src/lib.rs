@@ -4,6 +4,7 @@
 //! The checks of the workspace as a whole (who may depend on whom, licences, links in the documents) are this crate's
 //! own test, `tests/workspace`. Nothing here is part of a program: other crates list it under `dev-dependencies`.
 
+mod again;
 mod bytes;
 #[cfg(feature = "chain")]
 pub mod chain;
@@ -16,6 +17,7 @@ mod relay;
 pub mod tools;
 mod tree;
 
+pub use again::Again;
 pub use bytes::ByteStream;
 pub use compare::{Difference, EntryKind, assert_same_folder, compare_folders};
 pub use faulty_disk::{Call, FaultyDisk};

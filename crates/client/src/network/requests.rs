@@ -65,20 +65,8 @@ impl Network {
         token: Option<&[u8]>,
     ) -> Result<Bytes, CallError> {
         let len = range.end - range.start;
-        let mut meter = self.meter(provider, len).await?;
-        let question = self.question(provider);
-        let began = Instant::now();
-        let peer = self.peer(provider);
-        let result = loop {
-            let result = self.client.get_range(&peer, *id, range.clone(), token).await;
-            if !self.pays(&mut meter, &peer, &result).await? {
-                break result;
-            }
-        };
-        question.answered(&result);
-        self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
-        self.note(provider, began, len, &result);
-        result
+        let (meter, peer) = (self.meter(provider, len).await?, self.peer(provider));
+        self.read(&peer, len, meter, || self.client.get_range(&peer, *id, range.clone(), token)).await
     }
 
     pub(crate) async fn get_proof(
@@ -89,20 +77,33 @@ impl Network {
         token: Option<&[u8]>,
     ) -> Result<Proof, CallError> {
         let len = range.end - range.start;
-        let mut meter = self.meter(provider, len).await?;
-        let question = self.question(provider);
+        let (meter, peer) = (self.meter(provider, len).await?, self.peer(provider));
         self.traffic.proofs.fetch_add(1, Ordering::Relaxed);
+        self.read(&peer, len, meter, || self.client.get_proof(&peer, *id, range.clone(), token)).await
+    }
+
+    /// Asks for `len` bytes, again each time that they were paid for first, and notes how the provider did.
+    async fn read<T, F>(
+        &self,
+        peer: &PeerAddress,
+        len: u64,
+        mut meter: Option<Meter<'_>>,
+        ask: impl Fn() -> F,
+    ) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let question = self.question(&peer.key);
         let began = Instant::now();
-        let peer = self.peer(provider);
         let result = loop {
-            let result = self.client.get_proof(&peer, *id, range.clone(), token).await;
-            if !self.pays(&mut meter, &peer, &result).await? {
+            let result = ask().await;
+            if !self.pays(&mut meter, peer, &result).await? {
                 break result;
             }
         };
         question.answered(&result);
         self.traffic.range_bytes.fetch_add(if result.is_ok() { len } else { 0 }, Ordering::Relaxed);
-        self.note(provider, began, len, &result);
+        self.note(&peer.key, began, len, &result);
         result
     }
 

@@ -7,10 +7,9 @@ use crate::contract::{counter, word};
 use crate::harness::{Caller, number, quiet};
 use alloy_primitives::{B256, U256};
 use seedbank_devchain::Node;
+use seedbank_testkit::Again;
 use serde_json::json;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -29,33 +28,9 @@ async fn process_that_is_killed() {
     node.serve(listener, std::future::pending()).await.unwrap();
 }
 
-/// The process, killed when it is dropped.
-struct Process(Child);
-
-impl Process {
-    fn start(dir: &Path) -> (Process, Caller) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::process_that_is_killed", "--ignored", "--nocapture"])
-            .env(DIR_VARIABLE, dir)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = lines
-            .map(Result::unwrap)
-            .find_map(|line| line.strip_prefix(SAYS_PORT).map(|port| port.parse::<u16>().unwrap()))
-            .expect("it says its port");
-        (Process(child), Caller { address: ([127, 0, 0, 1], port).into() })
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGKILL: nothing is flushed, nobody says goodbye.
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+fn start(dir: &Path) -> (Again, Caller) {
+    let (process, port) = Again::start("killed::process_that_is_killed", (DIR_VARIABLE, dir), SAYS_PORT);
+    (process, Caller { address: ([127, 0, 0, 1], port.parse().unwrap()).into() })
 }
 
 const SENDERS: u64 = 4;
@@ -93,7 +68,7 @@ async fn load(
 async fn kill_under_load(rounds: u64) {
     let dir = tempfile::tempdir().unwrap();
     let owner = Account::new("owner", seedbank_devchain::CHAIN_ID_DEFAULT);
-    let (mut process, mut caller) = Process::start(dir.path());
+    let (mut process, mut caller) = start(dir.path());
     let receipt = caller.succeed(&owner.deploy(0, counter())).await;
     let contract = receipt["contractAddress"].as_str().unwrap().parse().unwrap();
     let mut acknowledged = Vec::new();
@@ -107,7 +82,7 @@ async fn kill_under_load(rounds: u64) {
         }
         drop(process);
         acknowledged.extend(loading.await.unwrap());
-        (process, caller) = Process::start(dir.path());
+        (process, caller) = start(dir.path());
 
         for hash in &acknowledged {
             assert_eq!(

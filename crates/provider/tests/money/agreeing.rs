@@ -109,8 +109,7 @@ fn revision_is_signed_only_for_what_is_held_priced_and_promised() {
         let release = ClaimRequest { fragment: more[2].0, action: ClaimAction::Release };
         let released = client.client.claims(&client.peer, &[release]).await.unwrap();
         assert_eq!(released, [ClaimOutcome::Released]);
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        world.proven_epoch().await;
         client.put(&more[2], Access::Owner).await.unwrap();
         assert!(client.get(&more[2], None).await.is_ok());
     });

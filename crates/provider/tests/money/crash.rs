@@ -6,9 +6,8 @@ use seedbank_agreement::{Amount, Typed};
 use seedbank_protocol::payment::{VoucherAnswer, VoucherReason};
 use seedbank_protocol::routes::Access;
 use seedbank_provider::RunOptions;
-use std::io::{BufRead, BufReader};
+use seedbank_testkit::Again;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 const FOLDER: &str = "SEEDBANK_TEST_PAID_DAEMON";
 
@@ -29,25 +28,13 @@ fn serve() {
 
 /// A provider in a process of its own.
 pub(crate) struct Daemon {
-    child: Child,
+    pub(crate) process: Again,
     pub(crate) client: Caller,
 }
 
 impl Daemon {
     pub(crate) async fn start(world: &World) -> Daemon {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::serve", "--ignored", "--nocapture"])
-            .env(FOLDER, &world.dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let peer = lines
-            .by_ref()
-            .find_map(|line| Some(line.unwrap().split_once("serving ")?.1.to_owned()))
-            .expect("the daemon lives");
-        // It ends when nobody reads what its test runner says.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (process, peer) = Again::start("crash::serve", (FOLDER, &world.dir), "serving ");
         let client = caller(&client_key(), peer.parse().unwrap());
         until("the provider gives quotes", || async { client.client.quote(&client.peer).await.is_ok() })
             .await;
@@ -56,24 +43,7 @@ impl Daemon {
             world.wallet.chain().registry().stake_of(world.payee).await.unwrap() > Amount::ZERO
         })
         .await;
-        Daemon { child, client }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
+        Daemon { process, client }
     }
 }
 
@@ -90,7 +60,7 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
         let asked = request.clone();
         let asking = tokio::spawn(async move { client.revise(&peer, &asked).await });
         until("the books have it", || async { world.report().agreements[0].sequence == 1 }).await;
-        daemon.kill();
+        daemon.process.kill();
         let first = asking.await.unwrap();
 
         let mut daemon = Daemon::start(&world).await;
@@ -103,8 +73,7 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
         assert_eq!(seedbank_agreement::recover(&digest, &signature), Ok(world.payee));
         let page = daemon.client.client.list_set(&daemon.client.peer, None, 10).await.unwrap();
         assert_eq!((page.set.sequence, page.set.set_root), (1, set(&three).root()));
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        world.proven_epoch().await;
 
         world.open_channel(5_000, 4_000).await;
         let (client, peer) = (daemon.client.client.clone(), daemon.client.peer.clone());
@@ -115,7 +84,7 @@ fn what_was_signed_is_there_after_a_kill_before_the_answer() {
             !report.vouchers.is_empty() || !report.redemptions.is_empty()
         })
         .await;
-        daemon.kill();
+        daemon.process.kill();
         let _answer = paying.await.unwrap();
         let daemon = Daemon::start(&world).await;
         let again = daemon.client.client.pay(&daemon.client.peer, &world.voucher(700)).await.unwrap();
@@ -147,7 +116,7 @@ fn reads_on_credit_are_not_forgotten_by_kills() {
                     served += 1;
                 }
             }
-            daemon.kill();
+            daemon.process.kill();
         }
         assert!((9..=10).contains(&served), "{served} were served on credit for ten");
     });

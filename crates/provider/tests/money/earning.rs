@@ -20,8 +20,7 @@ fn honest_provider_earns_every_epoch_and_its_books_say_by_which_proof() {
         let (id, before) = world.agree(&client, &two).await;
         let mut expected = Amount(0);
         for round in 0..5 {
-            let epoch = world.next_epoch().await;
-            world.proven(epoch).await;
+            world.proven_epoch().await;
             let bytes = if round < 2 { 600_000 } else { 900_000 };
             expected = Amount(expected.0 + world.rate(bytes).units());
             if round == 1 {
@@ -64,8 +63,7 @@ fn provider_whose_data_is_gone_earns_nothing_from_the_next_epoch_and_says_why() 
         let provider = world.start().await;
         let client = provider.client();
         world.agree(&client, &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        world.proven_epoch().await;
         for path in provider.data_files().iter().filter(|path| path.to_string_lossy().contains("volume")) {
             let length = usize::try_from(std::fs::metadata(path).unwrap().len()).unwrap();
             let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -101,10 +99,7 @@ fn provider_whose_data_is_gone_earns_nothing_from_the_next_epoch_and_says_why() 
 fn provider_that_was_away_misses_what_passed_and_catches_up() {
     run(async {
         let world = World::new("").await;
-        let provider = world.start().await;
-        world.agree(&provider.client(), &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        let (provider, _, first) = world.earning().await;
         provider.stop().await;
         let missed = world.next_epoch().await;
         // Somebody else seals it, so that the chain counts it.
@@ -129,13 +124,9 @@ fn provider_that_was_away_misses_what_passed_and_catches_up() {
 fn question_about_one_agreement_is_answered() {
     run(async {
         let world = World::new("").await;
-        let provider = world.start().await;
-        let (id, _) = world.agree(&provider.client(), &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        let (_provider, id, _) = world.earning().await;
         world.wallet.market().ask(id).await.unwrap();
-        let asked = world.next_epoch().await;
-        world.proven(asked).await;
+        let asked = world.proven_epoch().await;
         let market = world.wallet.chain().market();
         until("the question is answered", || async { market.get_question(id).await.unwrap().is_none() })
             .await;

@@ -97,18 +97,15 @@ fn endpoint_that_alone_denies_set_and_agreements_is_not_believed_beside_a_good_o
         let provider = world.start().await;
         let kept = stored(1..3);
         world.agree(&provider.client(), &kept).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        world.proven_epoch().await;
         // Right blocks, and a market that is empty.
         let market = world.deployment.market.to_string().to_lowercase();
         bad.does(move |method, params| {
             let to = params[0]["to"].as_str().unwrap_or_default().to_lowercase();
             if method == "eth_call" && to == market { Act::Answer(zeros(32)) } else { Act::Forward }
         });
-        let second = world.next_epoch().await;
-        world.proven(second).await;
-        let third = world.next_epoch().await;
-        world.proven(third).await;
+        world.proven_epoch().await;
+        world.proven_epoch().await;
         let report = world.report();
         assert_eq!(report.agreements[0].closed, None, "one endpoint's word ends no agreement");
         bad.does(|_, _| Act::Forward);
@@ -129,8 +126,7 @@ fn only_endpoint_that_lies_costs_no_voucher_and_gets_no_signature_and_the_operat
         let provider = world.start().await;
         let client = provider.client();
         let (id, before) = world.agree(&client, &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        world.proven_epoch().await;
         world.open_channel(5_000, 4_000).await;
 
         // It takes transactions, shows receipts that are of no block, and keeps them to itself.

@@ -25,10 +25,7 @@ async fn world(lines: &str, coin: u128) -> (World, Proxy) {
 fn gas_above_the_cap_is_waited_out_with_warnings_and_the_epoch_is_proven_in_time() {
     run(async {
         let (world, proxy) = world(&format!("gas_price_max = {}", 2 * PRICE), COIN).await;
-        let provider = world.start().await;
-        world.agree(&provider.client(), &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        let (provider, _, _) = world.earning().await;
 
         proxy.does(|method, _| match method {
             "eth_gasPrice" => Act::Answer(json!("0x7d1")),
@@ -65,10 +62,7 @@ fn gas_above_the_cap_is_waited_out_with_warnings_and_the_epoch_is_proven_in_time
 fn operator_is_told_long_before_the_coin_for_gas_is_used_up_and_what_it_went_for() {
     run(async {
         let (world, _proxy) = world("", COIN).await;
-        let provider = world.start().await;
-        world.agree(&provider.client(), &stored(1..3)).await;
-        let mut epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        let (provider, _, mut epoch) = world.earning().await;
         until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
         until("the standing is of this epoch", || async {
             world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
@@ -147,8 +141,7 @@ fn vouchers_are_not_cashed_until_they_bring_more_than_their_gas_takes() {
         assert!(matches!(pay(1_000_000).await, VoucherAnswer::Accepted(_)));
         // Rounds go by in which it could be cashed.
         world.agree(&client, &stored(1..3)).await;
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        let epoch = world.proven_epoch().await;
         until("the standing is of this epoch", || async {
             world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
         })

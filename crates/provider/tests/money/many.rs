@@ -103,7 +103,7 @@ impl<'a> Meter<'a> {
     }
 
     fn now(&self) -> (f64, u64, u64, usize) {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.daemon.pid())).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.daemon.process.pid())).unwrap();
         // After the name, which is in parentheses: user and system time are the 14th and 15th field, in hundredths of a second.
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
@@ -128,8 +128,7 @@ impl<'a> Meter<'a> {
 /// One epoch, until the books say that it is proven.
 async fn epoch(world: &World, daemon: &Daemon, proxy: &Proxy) -> Used {
     let meter = Meter::start(world, daemon, proxy);
-    let epoch = world.next_epoch().await;
-    world.proven(epoch).await;
+    let epoch = world.proven_epoch().await;
     until("the standing is of this epoch", || async {
         world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
     })

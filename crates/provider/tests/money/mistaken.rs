@@ -23,8 +23,7 @@ fn agreement_that_the_only_endpoint_denies_for_a_while_is_kept_and_proven_again(
         world.agree(&provider.client(), &stored(1..3)).await;
         // It is past the epoch in which a reorganisation may take it back.
         for _ in 0..2 {
-            let epoch = world.next_epoch().await;
-            world.proven(epoch).await;
+            world.proven_epoch().await;
         }
         let market = world.deployment.market.to_string().to_lowercase();
         only.does(move |method, params| {
@@ -36,8 +35,7 @@ fn agreement_that_the_only_endpoint_denies_for_a_while_is_kept_and_proven_again(
         let seen = blocks();
         until("rounds went by", || async { blocks() > seen + 10 }).await;
         only.does(|_, _| Act::Forward);
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        world.proven_epoch().await;
         assert_eq!(world.report().agreements[0].closed, None);
     });
 }
@@ -49,8 +47,7 @@ fn agreement_that_the_books_closed_by_mistake_or_do_not_know_keeps_no_set_from_g
         let provider = world.start().await;
         let client = provider.client();
         let (id, before) = world.agree(&client, &stored(1..3)).await;
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        let epoch = world.proven_epoch().await;
         let three = stored(1..4);
         client.put(&three[2], Access::Owner).await.unwrap();
         let request = world.revision(id, 0, (&before, &set(&three))).await;
@@ -63,8 +60,7 @@ fn agreement_that_the_books_closed_by_mistake_or_do_not_know_keeps_no_set_from_g
         provider.stop().await;
         books(&world).execute("UPDATE agreements SET closed = ?1", [epoch.0]).unwrap();
         let provider = world.start().await;
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        world.proven_epoch().await;
         until("it runs in the books", || async { world.report().agreements[0].closed.is_none() }).await;
 
         // A copy of the books from before the agreement: its data can't be proven, but it ends in order.
@@ -96,10 +92,7 @@ fn agreement_that_the_books_closed_by_mistake_or_do_not_know_keeps_no_set_from_g
 fn epoch_is_proven_although_nothing_can_be_written_and_the_books_catch_up() {
     run(async {
         let world = World::new("").await;
-        let provider = world.start().await;
-        world.agree(&provider.client(), &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        let (_provider, _, first) = world.earning().await;
         until("the books have it", || async {
             world.report().epochs.iter().any(|row| row.epoch == first && row.fate == Some(Fate::Earned))
         })
@@ -116,8 +109,7 @@ fn epoch_is_proven_although_nothing_can_be_written_and_the_books_catch_up() {
         });
         books(&world).execute_batch(&full).unwrap();
         for _ in 0..2 {
-            let epoch = world.next_epoch().await;
-            world.proven(epoch).await;
+            world.proven_epoch().await;
         }
         let again = each(&|table, what| format!("DROP TRIGGER {table}_{what};"));
         books(&world).execute_batch(&again).unwrap();

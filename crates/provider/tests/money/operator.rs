@@ -45,8 +45,7 @@ fn operator_proves_and_signs_and_what_it_earns_is_the_cold_wallets() {
         assert_eq!(quote.signer(&world.deployment.market_domain()).unwrap(), entry.operator);
         let two = stored(1..3);
         let (id, before) = world.agree(&client, &two).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        world.proven_epoch().await;
         let three = stored(1..4);
         client.put(&three[2], Access::Owner).await.unwrap();
         let request = world.revision(id, 0, (&before, &set(&three))).await;
@@ -58,8 +57,7 @@ fn operator_proves_and_signs_and_what_it_earns_is_the_cold_wallets() {
             market.get_agreement(id).await.unwrap().unwrap().sequence == 1
         })
         .await;
-        let second = world.next_epoch().await;
-        world.proven(second).await;
+        world.proven_epoch().await;
         world.open_channel(5_000, 4_000).await;
         let paid = client.client.pay(&client.peer, &world.voucher(600)).await.unwrap();
         assert!(matches!(paid, VoucherAnswer::Accepted(_)));

@@ -79,8 +79,7 @@ fn agreement_and_revision_that_the_chain_lost_are_sent_again() {
         assert_eq!(sequence().await, 0, "it was in the last block");
         proxy.does(|_, _| Act::Forward);
         until("the revision is posted again", || async { sequence().await == 1 }).await;
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        world.proven_epoch().await;
         until("the books have the pay", || async {
             world.report().agreements[0].earned == Amount::from(world.rate(900_000))
         })
@@ -93,10 +92,7 @@ fn agreement_and_revision_that_the_chain_lost_are_sent_again() {
 fn proof_that_the_chain_lost_is_not_counted_and_is_sent_again() {
     run(async {
         let Some((world, proxy)) = world("").await else { return };
-        let provider = world.start().await;
-        world.agree(&provider.client(), &stored(1..3)).await;
-        let epoch = world.next_epoch().await;
-        world.proven(epoch).await;
+        let (provider, _, epoch) = world.earning().await;
         let proof = || world.report().epochs.into_iter().find(|row| row.epoch == epoch);
         until("the books have the proof", || async { proof().is_some_and(|row| row.proof.is_some()) }).await;
         let first = proof().unwrap();

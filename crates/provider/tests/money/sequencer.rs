@@ -5,11 +5,10 @@ use seedbank_agreement::Amount;
 use seedbank_devchain::GenesisOptions;
 use seedbank_provider::Fate;
 use seedbank_settlement::{Chain, Wallet};
+use seedbank_testkit::Again;
 use seedbank_testkit::chain::{Act, Node, Proxy, config, policy, quiet};
 use serde_json::json;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use tokio::net::TcpListener;
 
 const FOLDER: &str = "SEEDBANK_TEST_SEQUENCER";
@@ -29,51 +28,18 @@ fn sequence() {
     });
 }
 
-/// A sequencer in a process of its own.
-struct Sequencer {
-    child: Child,
-    address: String,
-}
-
-impl Sequencer {
-    fn start(dir: &Path) -> Sequencer {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sequencer::sequence", "--ignored", "--nocapture"])
-            .env(FOLDER, dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .find_map(|line| Some(line.unwrap().split_once("sequencing ")?.1.to_owned()))
-            .expect("the sequencer lives");
-        // It ends when nobody reads what its test runner says.
-        std::thread::spawn(move || lines.for_each(drop));
-        Sequencer { child, address }
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Sequencer {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-    }
+/// A sequencer in a process of its own, and its address.
+fn start(dir: &Path) -> (Again, String) {
+    Again::start("sequencer::sequence", (FOLDER, dir), "sequencing ")
 }
 
 #[test]
 fn sequencer_that_is_killed_again_and_again_costs_no_epoch_that_is_left_when_it_is_back() {
     run(async {
         let chain_dir = tempfile::tempdir().unwrap();
-        let mut sequencer = Sequencer::start(chain_dir.path());
+        let (mut sequencer, mut address) = start(chain_dir.path());
         // Clients find it at one address, whatever its port is.
-        let proxy = Proxy::before(&sequencer.address).await;
+        let proxy = Proxy::before(&address).await;
         let world = World::on(Node::at(proxy.address()), &[proxy.url()], "").await;
         let provider = world.start().await;
         let client = provider.client();
@@ -94,8 +60,8 @@ fn sequencer_that_is_killed_again_and_again_costs_no_epoch_that_is_left_when_it_
                 provider.page("/healthz").await.1.contains("degraded")
             })
             .await;
-            sequencer = Sequencer::start(chain_dir.path());
-            proxy.turns_to(&sequencer.address);
+            (sequencer, address) = start(chain_dir.path());
+            proxy.turns_to(&address);
             world.proven(epoch).await;
             sent = proxy.asked("eth_sendRawTransaction").len();
         }
@@ -110,10 +76,7 @@ fn sequencer_that_is_killed_again_and_again_costs_no_epoch_that_is_left_when_it_
 fn key_that_another_process_uses_too_leaves_neither_a_gap_nor_an_unproven_epoch() {
     run(async {
         let world = World::new("").await;
-        let provider = world.start().await;
-        world.agree(&provider.client(), &stored(1..3)).await;
-        let first = world.next_epoch().await;
-        world.proven(first).await;
+        let (_provider, _, _) = world.earning().await;
         // Somebody sends ahead of its turn: a transaction that waits for the one before it.
         let ahead = Proxy::of(&world.node).await;
         let next =
@@ -130,8 +93,7 @@ fn key_that_another_process_uses_too_leaves_neither_a_gap_nor_an_unproven_epoch(
             tokio::spawn(async move { other.token().mint(other.address(), Amount(7)).await })
         };
         until("it waits", || async { !ahead.asked("eth_sendRawTransaction").is_empty() }).await;
-        let second = world.next_epoch().await;
-        world.proven(second).await;
+        world.proven_epoch().await;
         waiting.await.unwrap().unwrap();
         // Then both at once.
         ahead.does(|_, _| Act::Forward);
@@ -141,8 +103,7 @@ fn key_that_another_process_uses_too_leaves_neither_a_gap_nor_an_unproven_epoch(
             let _sent = other.token().mint(other.address(), Amount(sum)).await;
         }
         world.proven(third).await;
-        let fourth = world.next_epoch().await;
-        world.proven(fourth).await;
+        world.proven_epoch().await;
         until("the books have all of it", || async {
             world.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 4
         })

@@ -170,6 +170,20 @@ impl World {
         next
     }
 
+    /// Lets the next epoch begin, and waits until it is proven.
+    pub(crate) async fn proven_epoch(&self) -> Epoch {
+        let epoch = self.next_epoch().await;
+        self.proven(epoch).await;
+        epoch
+    }
+
+    /// A provider with an agreement whose first epoch is proven.
+    pub(crate) async fn earning(&self) -> (Provider, AgreementId, Epoch) {
+        let provider = self.start().await;
+        let (id, _) = self.agree(&provider.client(), &stored(1..3)).await;
+        (provider, id, self.proven_epoch().await)
+    }
+
     pub(crate) async fn proven(&self, epoch: Epoch) {
         until(&format!("epoch {epoch} is proven"), || async {
             self.wallet.chain().market().outcome(self.payee, epoch).await.unwrap() == Outcome::Proven
