@@ -31,6 +31,12 @@ impl Amount {
         self.0.checked_mul(times.into()).map(Amount)
     }
 
+    /// The sum, at most [`Amount::MAX`].
+    #[must_use]
+    pub fn saturating_add(self, other: Amount) -> Amount {
+        Amount(self.0.saturating_add(other.0))
+    }
+
     /// What is left without `other`, at least nothing.
     #[must_use]
     pub fn saturating_sub(self, other: Amount) -> Amount {

@@ -15,6 +15,7 @@ use seedbank_client::recover::{DatasetOutcome, RecoveredOwner, recover_owner};
 use seedbank_formats::PublicKey;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 #[derive(Serialize)]
 struct Told {
@@ -132,8 +133,13 @@ async fn advice(network: &Arc<Network>, providers: &[PublicKey]) -> Option<Strin
     let payer = network.payer()?;
     let (mut rent, mut egress) = (Amount::ZERO, Amount::ZERO);
     let mut is_short = false;
+    let mut asking = JoinSet::new();
     for provider in providers {
-        let (asked, is_refused) = match payer.payee(network, provider).await {
+        let (payer, network, provider) = (Arc::clone(payer), Arc::clone(network), *provider);
+        asking.spawn(async move { payer.payee(&network, &provider).await });
+    }
+    for answer in asking.join_all().await {
+        let (asked, is_refused) = match answer {
             Ok(Paid::By(payee)) => (payee.prices, false),
             Err(QuoteRefused::Ceiling { asked, .. }) => (asked, true),
             // It takes no money, or can't be asked: that is told elsewhere.

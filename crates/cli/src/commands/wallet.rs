@@ -96,11 +96,8 @@ async fn show(app: &App) -> anyhow::Result<()> {
     let known = app.books()?.agreements()?;
     let agreements = agreements(&payer, &known).await?;
     let deposits = deposits(&payer).await?;
-    let sum = |mut amounts: Box<dyn Iterator<Item = Amount> + '_>| {
-        amounts.try_fold(Amount::ZERO, Amount::checked_add).context("more money than there is")
-    };
-    let locked = sum(Box::new(agreements.iter().map(|line| line.locked)))?;
-    let channels = sum(Box::new(deposits.iter().map(|line| line.deposit)))?;
+    let locked = sum(agreements.iter().map(|line| line.locked))?;
+    let channels = sum(deposits.iter().map(|line| line.deposit))?;
     let rates = known.iter().filter_map(|agreement| Some(Terms::of(agreement)?.rate()));
     let spending = payer.spending(rates, wall_clock())?;
     let shown = Shown {
@@ -120,6 +117,10 @@ async fn show(app: &App) -> anyhow::Result<()> {
     };
     app.output.data(&shown, text)?;
     Ok(())
+}
+
+fn sum(mut amounts: impl Iterator<Item = Amount>) -> anyhow::Result<Amount> {
+    amounts.try_fold(Amount::ZERO, Amount::checked_add).context("more money than there is")
 }
 
 fn text(shown: &Shown) -> String {

@@ -126,7 +126,7 @@ impl Maintenance {
                 return Ok(());
             }
             let left = state.cap.saturating_sub(state.redeemed);
-            covered = covered.checked_add(left).unwrap_or(Amount::MAX);
+            covered = covered.saturating_add(left);
         }
         let is_ours = lanes::is_leaving(dir, &payee);
         match leave(time, &state, covered) {
@@ -142,7 +142,7 @@ impl Maintenance {
                 lanes::forget_leaving(dir, &payee).map_err(AgreeError::from)?;
                 let sum = state.leaving.min(state.deposit);
                 tracing::info!(%provider, %payee, units = %sum, "the channel's money is back in the wallet");
-                done.returned = done.returned.checked_add(sum).unwrap_or(Amount::MAX);
+                done.returned = done.returned.saturating_add(sum);
             }
             ChannelDue::Take | ChannelDue::Nothing => {}
         }
@@ -156,16 +156,16 @@ impl Maintenance {
         payee: Address,
         counter: lanes::Counter,
     ) -> Result<bool, LookError> {
+        if is_idle(&counter) {
+            // Whoever reads there again raises it.
+            return Ok(false);
+        }
         let Paid::By(asks) =
             payer.payee_for_reads(&self.network, &counter.provider).await.map_err(AgreeError::from)?
         else {
             return Ok(false);
         };
         let chain = payer.chain();
-        if is_idle(&counter) {
-            // Whoever reads there again raises it.
-            return Ok(false);
-        }
         let state = chain.channel(payee, signer).await?;
         let cap = lane_cap(counter.cumulative, asks.prices.egress_per_gib, payer.limits())
             .map_err(AgreeError::from)?;

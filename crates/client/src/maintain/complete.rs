@@ -246,7 +246,7 @@ impl Maintenance {
         let spending = tokio::task::spawn_blocking(move || own.spending(rates, now)).await;
         let mut spending = spending.map_err(|_ended| CompleteError::Stopped)??;
         let unsigned = *self.unsigned_rent.lock().unwrap_or_else(PoisonError::into_inner);
-        spending.rent = spending.rent.checked_add(unsigned).unwrap_or(Amount::MAX);
+        spending.rent = spending.rent.saturating_add(unsigned);
         let missing = placement.fragments.len() - holders.len();
         while let Some(answer) = asked.join_next().await {
             let (provider, answer) = answer.map_err(|_ended| CompleteError::Stopped)?;
@@ -334,7 +334,7 @@ impl Maintenance {
         };
         if let Some(rent) = task.rents.get(&provider) {
             let mut unsigned = self.unsigned_rent.lock().unwrap_or_else(PoisonError::into_inner);
-            *unsigned = unsigned.checked_add(*rent).unwrap_or(Amount::MAX);
+            *unsigned = unsigned.saturating_add(*rent);
         }
         let until = self.confirm(provider, id, task.now).await.unwrap_or(until);
         let key = task.key(index);

@@ -222,7 +222,7 @@ impl Maintenance {
         let provider = agreement.provider;
         self.set_state(provider, AgreementState::Stopped).await?;
         payer.chain().order(Order::CloseDead(id)).await?;
-        done.refunded = done.refunded.checked_add(state.locked).unwrap_or(Amount::MAX);
+        done.refunded = done.refunded.saturating_add(state.locked);
         let lost = self.ask::<_, PayStepError>(move |books| books.forget_holdings(provider)).await?;
         tracing::warn!(%provider, agreement = %id, refund = %state.locked, fragments = lost, "provider's set is dead");
         done.closed += 1;

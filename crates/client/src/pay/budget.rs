@@ -210,7 +210,7 @@ pub fn lane_cap(cumulative: Amount, egress_per_gib: Amount, limits: &Limits) -> 
 /// What to deposit so that a channel covers its lanes with this one's cap raised.
 #[must_use]
 pub fn deposit_missing(deposit: Amount, promised: Amount, cap: Amount, new_cap: Amount) -> Amount {
-    let promised = promised.checked_add(new_cap.saturating_sub(cap)).unwrap_or(Amount::MAX);
+    let promised = promised.saturating_add(new_cap.saturating_sub(cap));
     promised.saturating_sub(deposit)
 }
 

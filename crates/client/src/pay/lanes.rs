@@ -32,7 +32,7 @@ const BUDGET_LOCK: &str = "budget.lock";
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
     /// End one of the other processes.
-    #[error("{LANES_MAX} processes of this home are reading already")]
+    #[error("{LANES_MAX} processes of this home are reading already; end one of them")]
     AllTaken,
     /// Move the file away: the counters start from what the chain knows.
     #[error("{} holds no counters of a lane; move it away", path.display())]
@@ -143,7 +143,7 @@ impl Lane {
         let mut counters = self.counters.clone();
         counters.payees.insert(payee.to_string(), counter);
         let sum = counters.months.entry(month).or_default();
-        *sum = sum.checked_add(spent).unwrap_or(Amount::MAX);
+        *sum = sum.saturating_add(spent);
         // The farthest goes first: a clock that jumps ahead and comes back finds what was spent.
         while counters.months.len() > MONTHS_MAX {
             let farthest = counters.months.keys().copied().max_by_key(|kept| kept.abs_diff(month));
@@ -273,10 +273,17 @@ impl BudgetTurn {
     }
 }
 
-/// A lock on a file of the folder, held until it is dropped: orders to the chain go one after the other.
+/// A lock on a file of the folder, held until it is dropped.
 pub(crate) fn exclusive(dir: &Path, name: &str) -> io::Result<File> {
-    make_folder(dir)?;
-    let file = private(&dir.join(name))?;
+    let path = dir.join(name);
+    let file = match private(&path) {
+        // Making it makes it durable, which is too dear for each voucher's turn.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(dir)?;
+            private(&path)?
+        }
+        opened => opened?,
+    };
     file.lock()?;
     Ok(file)
 }

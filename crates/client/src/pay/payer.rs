@@ -123,9 +123,8 @@ pub struct Payer {
     planned: Mutex<BTreeSet<PublicKey>>,
     authorised: tokio::sync::Mutex<Option<Authority>>,
     made: Mutex<Amount>,
-    /// Free money that is about to be used, and whose turn it is to look for more.
+    /// Free money that is about to be used.
     earmarked: Mutex<Amount>,
-    providing: tokio::sync::Mutex<()>,
 }
 
 impl Payer {
@@ -142,7 +141,6 @@ impl Payer {
             authorised: tokio::sync::Mutex::default(),
             made: Mutex::default(),
             earmarked: Mutex::default(),
-            providing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -424,7 +422,7 @@ impl Payer {
         }
         tracing::info!(units = %missing, "the network's faucet made tokens, which are worth nothing");
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        *made = made.checked_add(missing).unwrap_or(Amount::MAX);
+        *made = made.saturating_add(missing);
         Ok(missing)
     }
 
@@ -445,17 +443,14 @@ impl Payer {
         Ok(())
     }
 
-    /// Waits until no process of this home is between looking for money and using it: what one has just made or left in the
+    /// Waits until no task of any process of this home is between looking for money and using it: what one has just made or left in the
     /// wallet, another would take.
-    async fn turn(&self) -> Result<MoneyTurn, ChainError> {
+    async fn turn(&self) -> Result<File, ChainError> {
         let dir = self.dir.clone();
         let unusable =
             |reason: String| ChainError::Unreachable(format!("{MONEY_LOCK} can't be taken: {reason}"));
         let locked = tokio::task::spawn_blocking(move || lanes::exclusive(&dir, MONEY_LOCK)).await;
-        let lock = locked
-            .map_err(|error| unusable(error.to_string()))?
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(MoneyTurn { _lock: lock })
+        locked.map_err(|error| unusable(error.to_string()))?.map_err(|error| unusable(error.to_string()))
     }
 
     /// What the faucet made for this process.
@@ -467,7 +462,6 @@ impl Payer {
     /// Sees to it that so much lies free in the market beside what others of this process are about to use, out of the
     /// wallet. It is theirs again when the mark is dropped.
     pub(crate) async fn provide(&self, amount: Amount) -> Result<Earmark<'_>, FundsError> {
-        let _turn = self.providing.lock().await;
         let _others = self.turn().await?;
         let mark = Earmark::of(self, amount);
         let wanted = *self.earmarked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -483,11 +477,6 @@ impl Payer {
     }
 }
 
-/// Whose turn it is to look for money, among all processes of a home.
-struct MoneyTurn {
-    _lock: File,
-}
-
 /// Money in the market that somebody is about to use.
 pub(crate) struct Earmark<'a> {
     payer: &'a Payer,
@@ -497,7 +486,7 @@ pub(crate) struct Earmark<'a> {
 impl Earmark<'_> {
     fn of(payer: &Payer, amount: Amount) -> Earmark<'_> {
         let mut sum = payer.earmarked.lock().unwrap_or_else(PoisonError::into_inner);
-        *sum = sum.checked_add(amount).unwrap_or(Amount::MAX);
+        *sum = sum.saturating_add(amount);
         Earmark { payer, amount }
     }
 }

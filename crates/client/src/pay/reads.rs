@@ -19,9 +19,10 @@ use seedbank_protocol::payment::{
 };
 use seedbank_transport::{CallError, PeerAddress, ProviderClient};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 
 /// A provider learns of a raised cap from the chain, a moment after us.
@@ -111,8 +112,8 @@ struct Running {
     sums: Mutex<Sums>,
     /// Vouchers that were taken.
     vouchers: AtomicU64,
-    is_paying: AtomicBool,
-    promises: tokio::sync::Mutex<Promises>,
+    /// Held by whoever pays.
+    promises: Arc<tokio::sync::Mutex<Promises>>,
 }
 
 /// The price of what was read, each read by itself: so the provider counts.
@@ -145,12 +146,7 @@ struct Promises {
 impl Running {
     fn new(payee: Payee) -> Running {
         let sums = Sums { payee, spent: Amount::ZERO, asked: Amount::ZERO, awaited: Amount::ZERO };
-        Running {
-            sums: Mutex::new(sums),
-            vouchers: AtomicU64::new(0),
-            is_paying: AtomicBool::new(false),
-            promises: tokio::sync::Mutex::default(),
-        }
+        Running { sums: Mutex::new(sums), vouchers: AtomicU64::new(0), promises: Arc::default() }
     }
 
     fn sums(&self) -> MutexGuard<'_, Sums> {
@@ -269,15 +265,11 @@ impl Reads {
         let running = &read.running;
         {
             let mut sums = running.sums();
-            sums.spent = sums.spent.checked_add(read.cost).unwrap_or(Amount::MAX);
+            sums.spent = sums.spent.saturating_add(read.cost);
         }
-        let Ok(account) =
-            running.promises.try_lock().map(|promises| running.account(&promises, self.payer.limits()))
-        else {
-            return;
-        };
-        let is_due = account.is_ok_and(|account| account.ahead() > Amount::ZERO);
-        if !is_due || running.is_paying.swap(true, Ordering::AcqRel) {
+        let Ok(promises) = Arc::clone(&running.promises).try_lock_owned() else { return };
+        let account = running.account(&promises, self.payer.limits());
+        if !account.is_ok_and(|account| account.ahead() > Amount::ZERO) {
             return;
         }
         let (this, running) = (Arc::clone(self), Arc::clone(running));
@@ -285,21 +277,21 @@ impl Reads {
         let mut payments = self.payments.lock().unwrap_or_else(PoisonError::into_inner);
         while payments.try_join_next().is_some() {}
         payments.spawn(async move {
-            if let Err(error) = this.pay_ahead(&running, &client, &peer).await {
+            if let Err(error) = this.pay_ahead(&running, promises, &client, &peer).await {
                 // The provider says so itself when its credit is used up, and then it is an error of the read.
                 tracing::info!(provider = %peer.key, %error, "voucher not sent");
             }
-            running.is_paying.store(false, Ordering::Release);
         });
     }
 
     async fn pay_ahead(
         &self,
         running: &Running,
+        mut promises: OwnedMutexGuard<Promises>,
         client: &ProviderClient,
         peer: &PeerAddress,
     ) -> Result<(), PayError> {
-        let mut promises = running.promises.lock().await;
+        // More may have come since it was due.
         let amount = running.account(&promises, self.payer.limits())?.ahead();
         if amount == Amount::ZERO {
             return Ok(());
@@ -458,13 +450,17 @@ impl Reads {
         let month = now.0 / MONTH_SECONDS;
         let mut taken = self.lanes.lock().await;
         let mut counter = self.counter(&mut taken, nth, payee, provider, month).await?;
-        // Before any money goes into the channel; others of this home may spend what is left until it is there.
-        self.payer.limits().allow(&self.payer.spent(self.rent, now)?, amount)?;
         let Own { lane, key } = &taken[*nth];
         let signer = key.address();
         counter.cumulative = counter.cumulative.checked_add(amount).ok_or(TooDear)?;
         counter.used = now.0;
         if counter.cumulative > counter.cap {
+            // Before any money goes into the channel; others of this home may spend what is left until it is there.
+            let (payer, rent) = (Arc::clone(&self.payer), self.rent);
+            let allowed = tokio::task::spawn_blocking(move || -> Result<(), PayError> {
+                Ok(payer.limits().allow(&payer.spent(rent, now)?, amount)?)
+            });
+            allowed.await.map_err(|_ended| PayError::Stopped)??;
             let state = chain.channel(payee, signer).await?;
             counter.cap = self.cover(running, signer, counter.cumulative, &state).await?;
         }

@@ -146,7 +146,7 @@ pub fn due(
 /// and forth with every change of the set.
 fn spare_escrow(state: &OnChain, term_epochs: u32) -> Amount {
     let rate = state.rate.max(state.next_rate);
-    let kept = first_escrow(rate, term_epochs).checked_add(rate.over(1)).unwrap_or(Amount::MAX);
+    let kept = first_escrow(rate, term_epochs).saturating_add(rate.over(1));
     let spare = state.locked.saturating_sub(kept);
     if spare >= rate.over(term_epochs) { spare } else { Amount::ZERO }
 }

@@ -74,7 +74,7 @@ impl Told {
 
 /// The token has fewer units than an amount can hold.
 fn add(sum: &mut Amount, more: Amount) {
-    *sum = sum.checked_add(more).unwrap_or(Amount::MAX);
+    *sum = sum.saturating_add(more);
 }
 
 /// One provider in the table.
