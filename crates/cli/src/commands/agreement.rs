@@ -153,7 +153,9 @@ fn agreement_with(books: &SharedBooks, number_or_key: &str) -> anyhow::Result<Ag
     if let Some(numbered) = known.clone().find(|agreement| agreement.id.is_some() && agreement.id == number) {
         return Ok(numbered);
     }
-    let provider = find(books, number_or_key)?;
+    let provider = find(books, number_or_key).with_context(|| {
+        format!("{number_or_key:?} is neither an agreement's number nor its provider's key; see `seedbank agreement ls`")
+    })?;
     known
         .find(|agreement| agreement.provider == provider)
         .with_context(|| format!("there is no agreement with provider {}", provider.short()))

@@ -37,6 +37,7 @@ fn a_push_opens_an_agreement_with_each_provider_that_holds_something_and_a_secon
         assert_eq!(shown["provider"], agreements[0]["provider"], "an agreement is found by its number");
         let by_key = home.seedbank("agreement show").arg(text_of(&shown["provider"])).json();
         assert_eq!(by_key["agreement"], agreements[0]["agreement"], "and by the provider's key");
+        home.seedbank("agreement show 4000000000").fails(1, "see `seedbank agreement ls`");
         let wallet = home.seedbank("wallet show").json();
         assert!(units(&wallet["locked"]) > 0, "{wallet}");
         home.seedbank("down").succeeds();
