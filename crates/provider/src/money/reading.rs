@@ -1,7 +1,7 @@
 //! Reads that are counted, and vouchers that pay for them.
 
 use crate::money::books::{BooksError, Quoted};
-use crate::money::unwritten::Unwritten;
+use crate::money::unwritten::{Batch, Unwritten};
 use crate::money::{Money, books_failed, no_chain};
 use crate::service::now;
 use seedbank_agreement::credit::{Account, Network};
@@ -68,7 +68,8 @@ impl Money {
             Ok(()) => {
                 let fits = self.unwritten().count(key, cost);
                 if !fits {
-                    let written = self.blocking(|money| money.keep_accounts()).await;
+                    // Another read that had to wait for this may have written both: then that is enough.
+                    let written = self.blocking(|money| money.write_accounts(Unwritten::take_changed)).await;
                     written.map_err(|error| books_failed(&error))?;
                 }
                 Ok(Some(Charged { money: Arc::clone(self), key, network, bytes, price }))
@@ -233,9 +234,13 @@ impl Money {
             tracing::info!(%lost, "debts written off");
             late.into_iter().for_each(|key| self.unwritten().note(key));
         }
+        self.write_accounts(Unwritten::take)
+    }
+
+    fn write_accounts(&self, take: impl FnOnce(&mut Unwritten) -> Option<Batch>) -> Result<(), BooksError> {
         // One writer at a time: what was noted first is written first.
         let mut books = self.books();
-        let Some(batch) = self.unwritten().take() else { return Ok(()) };
+        let Some(batch) = take(&mut self.unwritten()) else { return Ok(()) };
         let accounts: Vec<(PublicKey, Option<Account>)> = {
             let credit = self.credit();
             batch.changed.iter().map(|key| (*key, credit.account(key).copied())).collect()
@@ -332,7 +337,9 @@ mod tests {
     use seedbank_agreement::{Address, Amount, Domain, Lane, Typed, Voucher, WalletKey};
     use seedbank_formats::PublicKey;
     use seedbank_protocol::payment::{VoucherAnswer, VoucherRequest};
+    use std::pin::pin;
     use std::sync::Arc;
+    use std::task::{Context, Waker};
 
     const MIB: u64 = 1 << 20;
 
@@ -392,6 +399,26 @@ mod tests {
             money.credit().account(&PublicKey([7; 32])).map(|account| account.ahead),
             Some(Amount(10))
         );
+    }
+
+    #[tokio::test]
+    async fn reads_that_wait_for_the_disk_together_share_a_write_and_its_announcement() {
+        let dir = tempfile::tempdir().unwrap();
+        let money = Arc::new(opened(dir.path()));
+        let (one, other) = (PublicKey([7; 32]), PublicKey([8; 32]));
+        let remote = "192.0.2.7".parse().unwrap();
+        let mut first = pin!(money.charge(one, remote, MIB));
+        let mut second = pin!(money.charge(other, remote, MIB));
+        {
+            // Both are counted, and neither can be written yet.
+            let _books = money.books();
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            assert!(second.as_mut().poll(&mut context).is_pending());
+        }
+        assert!(first.await.unwrap().is_some() && second.await.unwrap().is_some());
+        assert_eq!(money.books().accounts().unwrap().len(), 2, "both are on the disk");
+        assert!(money.unwritten().count(one, Amount(1)), "the second took back no announcement");
     }
 
     #[tokio::test]

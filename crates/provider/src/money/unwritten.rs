@@ -46,15 +46,26 @@ impl Unwritten {
         self.changed.insert(key);
     }
 
+    /// The accounts that changed, if any did since they were last taken.
+    pub(super) fn take_changed(&mut self) -> Option<Batch> {
+        if self.changed.is_empty() {
+            return None;
+        }
+        let changed = std::mem::take(&mut self.changed);
+        Some(Batch { changed, counted: self.counted, may_miss: self.most })
+    }
+
     /// What is to be written now, if anything is. Where nothing was read since the last time, the books are to say that nothing is missing,
     /// and nothing more is counted until they say otherwise.
     pub(super) fn take(&mut self) -> Option<Batch> {
-        let changed = std::mem::take(&mut self.changed);
-        if changed.is_empty() {
+        self.take_changed().or_else(|| {
             let was_announced = std::mem::replace(&mut self.is_announced, false);
-            return was_announced.then_some(Batch { changed, counted: Amount::ZERO, may_miss: Amount::ZERO });
-        }
-        Some(Batch { changed, counted: self.counted, may_miss: self.most })
+            was_announced.then(|| Batch {
+                changed: BTreeSet::new(),
+                counted: Amount::ZERO,
+                may_miss: Amount::ZERO,
+            })
+        })
     }
 
     /// A batch is on the disk.
