@@ -70,6 +70,17 @@ pub struct Account {
     pub since: Timestamp,
 }
 
+impl Account {
+    /// Takes a payment: first for what is owed, the rest ahead. How much of it was owed.
+    pub fn pay(&mut self, payment: Amount, now: Timestamp) -> Amount {
+        let settled = payment.min(self.owed);
+        self.owed = self.owed.saturating_sub(settled);
+        self.ahead = self.ahead.checked_add(payment.saturating_sub(settled)).unwrap_or(Amount::MAX);
+        self.since = now;
+        settled
+    }
+}
+
 /// All debts of readers to one payee.
 #[derive(Debug, Clone)]
 pub struct Credit {
@@ -186,14 +197,11 @@ impl Credit {
         Ok(())
     }
 
-    /// Takes a payment: first for what is owed, the rest ahead. Also what was charged and then not served is given back so.
+    /// Takes a key's payment. Also what was charged and then not served is given back so.
     pub fn pay(&mut self, key: PublicKey, network: Network, payment: Amount, now: Timestamp) {
         let new = Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now };
         let account = self.accounts.entry(key).or_insert(new);
-        let settled = payment.min(account.owed);
-        account.owed = account.owed.saturating_sub(settled);
-        account.ahead = account.ahead.checked_add(payment.saturating_sub(settled)).unwrap_or(Amount::MAX);
-        account.since = now;
+        let settled = account.pay(payment, now);
         let network = account.network;
         self.settle(network, settled);
         self.forget(key, network);

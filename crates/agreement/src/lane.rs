@@ -118,6 +118,12 @@ impl Lane {
         self.newest.as_ref().map_or(Amount::ZERO, |voucher| voucher.message.cumulative)
     }
 
+    /// The highest amount that is no news: what was redeemed is none, even to a payee that lost its vouchers.
+    #[must_use]
+    pub fn newest_sum(&self) -> Amount {
+        self.promised().max(self.cover.redeemed)
+    }
+
     /// What redeeming would bring now.
     #[must_use]
     pub fn redeemable(&self) -> Amount {
@@ -143,8 +149,7 @@ impl Lane {
         if self.cover.exit == Exit::Pending {
             return Err(VoucherError::Exiting);
         }
-        // What was redeemed is no news, even to a payee that lost its vouchers.
-        let newest = self.promised().max(self.cover.redeemed);
+        let newest = self.newest_sum();
         let more = cumulative.checked_sub(newest).filter(|more| *more > Amount::ZERO);
         let more = more.ok_or(VoucherError::NotHigher { newest })?;
         let covered = self.cover.covered_up_to();

@@ -14,6 +14,7 @@ mod proving;
 mod refusal;
 
 pub use beacon::{Block, EmbeddedBeacon};
+pub use going_on::RELEASE_BEFORE;
 pub use opening::SignedRevision;
 pub use proving::Proof;
 pub use refusal::{Refusal, Skip};

@@ -5,7 +5,7 @@ use seedbank_agreement::{Address, Amount};
 use serde::Deserialize;
 
 /// Wei in one of the chain's coins.
-const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
+pub(crate) const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
 
 /// Where money comes from and how it is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,12 +30,12 @@ mod unwritten;
 mod wallet_file;
 
 pub use admin::{AdminError, Exit, RegistryEntry, Withdrawn, exit, register, withdraw};
-pub use books::{BooksError, Fate};
+pub use books::{BooksError, CostReport, Fate};
 pub use connect::{ChainError, EntryTrouble, LinkError};
 pub use gas::Wei;
 pub use report::{
-    AgreementReport, CostReport, EpochReport, MoneyReport, MoneyStanding, RedemptionReport, ReportError,
-    UnitReport, VoucherReport, report,
+    AgreementReport, EpochReport, MoneyReport, MoneyStanding, RedemptionReport, ReportError, UnitReport,
+    VoucherReport, report,
 };
 pub use wallet_file::{WalletFileError, create_wallet};
 
@@ -45,6 +45,7 @@ pub(crate) use reading::Charged;
 pub(crate) use wallet_file::keep_wallet;
 
 use crate::chain_config::ChainConfig;
+use crate::config::Config;
 use crate::money::books::Books;
 use crate::money::strangers::Strangers;
 use crate::money::unwritten::Unwritten;
@@ -57,6 +58,7 @@ use seedbank_protocol::messages::{Prices, Problem, ProblemCode};
 use seedbank_settlement::Wallet;
 use seedbank_store::Store;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -94,6 +96,17 @@ pub(crate) struct Entry {
     pub(crate) address: String,
     pub(crate) operator: String,
     pub(crate) region: String,
+}
+
+impl Entry {
+    /// Of a provider that listens there, unless the configuration says where others reach it.
+    pub(crate) fn of(config: &Config, chain: &ChainConfig, listening: SocketAddr) -> Entry {
+        Entry {
+            address: chain.public_address.clone().unwrap_or_else(|| listening.to_string()),
+            operator: config.operator.clone(),
+            region: config.region.clone(),
+        }
+    }
 }
 
 /// The money side of a provider.

@@ -222,12 +222,8 @@ pub async fn run(
         if money.config.public_address.is_none() && serving.address.ip().is_unspecified() {
             error!(address = %serving.address, "clients can't connect to what the registry says: set chain.public_address");
         }
-        let entry = Entry {
-            // The port is known since the server listens.
-            address: money.config.public_address.clone().unwrap_or_else(|| serving.address.to_string()),
-            operator: config.operator.clone(),
-            region: config.region.clone(),
-        };
+        // The port is known since the server listens.
+        let entry = Entry::of(&config, &money.config, serving.address);
         background.spawn(money::keep(money, entry, Arc::clone(&metrics), stops.clone()));
     }
     let journalist = Journalist {

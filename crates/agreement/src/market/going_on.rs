@@ -5,9 +5,10 @@ use crate::address::Address;
 use crate::amount::Amount;
 use crate::epoch::{AgreementId, Epoch};
 
-/// An announced release can be done from so many epochs later, and before so many.
+/// An announced release can be done from so many epochs later.
 const RELEASE_AFTER: u32 = 2;
-const RELEASE_BEFORE: u32 = 4;
+/// And before so many.
+pub const RELEASE_BEFORE: u32 = 4;
 
 impl Market {
     /// Closes a provider's past epochs in order, at most `max` of them. The caller gets the bounties.

@@ -37,10 +37,14 @@ pub enum AdminError {
     #[error(transparent)]
     Wallet(#[from] WalletFileError),
     /// Give the wallet's key.
-    #[error("this needs the key of the wallet {0}, which is not in this folder")]
+    #[error(
+        "this needs the key of the wallet {0}, which is not in this folder: give it with `--wallet-key FILE`"
+    )]
     Cold(Address),
     /// Give the right wallet's key, or correct `chain.payee`.
-    #[error("this is the key of {given}, and the provider is paid as {payee}")]
+    #[error(
+        "this is the key of {given}, and the provider is paid as {payee}: give that wallet's key, or correct `chain.payee`"
+    )]
     OtherWallet {
         /// Whose key it is.
         given: Address,
@@ -159,12 +163,7 @@ pub async fn register(dir: &Path, cold: Option<WalletKey>) -> Result<RegistryEnt
     if config.public_address.is_none() && (listen.port() == 0 || listen.ip().is_unspecified()) {
         return Err(AdminError::NoAddress(listen));
     }
-    let entry = Entry {
-        address: config.public_address.clone().unwrap_or_else(|| dir_config.listen.to_string()),
-        operator: dir_config.operator.clone(),
-        region: dir_config.region.clone(),
-    };
-    let profile = connect::profile(&entry, &dir_config.prices);
+    let profile = connect::profile(&Entry::of(dir_config, config, listen), &dir_config.prices);
     let named = operator.as_ref().map(Wallet::address);
     connect::register(wallet, &identity, &profile, config, named, &mut Vec::new()).await?;
     let found = wallet.chain().registry().get(wallet.address()).await?;

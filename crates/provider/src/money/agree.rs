@@ -10,8 +10,7 @@ use crate::service::now;
 use seedbank_agreement::fragment_set::{SetChange, SetError};
 use seedbank_agreement::price::Prices;
 use seedbank_agreement::{
-    Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Quote, Rate, Revision, Signature, Signed,
-    Typed,
+    Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Quote, Rate, Revision, Signature, Typed,
 };
 use seedbank_formats::{Asked, FragmentId, PublicKey};
 use seedbank_protocol::messages::{Problem, ProblemCode};
@@ -19,9 +18,8 @@ use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, QuoteAnswer, Refusal, RefusalReason, RevisionAnswer, RevisionRequest,
     SetLeaf, SetPage, SetSummary,
 };
-use seedbank_settlement::{Outcome, ReadError, Wallet};
+use seedbank_settlement::{Outcome, ProofSet, ReadError, Wallet};
 use seedbank_store::{CLAIMS_PER_CALL_MAX, Health, Renewal};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -124,7 +122,8 @@ impl Money {
     ) -> Result<ProposalAnswer, Stop> {
         let wallet = self.link().ok_or_else(|| Stop::Problem(no_chain()))?;
         let chain = wallet.chain();
-        let digest = request.proposal.digest_for(wallet);
+        let domain = chain.deployment().market_domain();
+        let digest = request.proposal.message.digest(&domain);
         // Heard before anything is looked up, so that no news is missed.
         let mut offers = self.offers.subscribe();
         if let Some(answer) = self.offer_outcome(peer, digest).await? {
@@ -136,22 +135,20 @@ impl Money {
         }
         let set = FragmentSet::new(request.added.iter().map(fragment)).map_err(|error| wrong_set(&error))?;
         let (signer, rules) = tokio::try_join!(
-            self.signer(
-                wallet,
-                &request.proposal.message.client,
-                request.proposal.signer(&wallet.chain().deployment().market_domain()).ok()
-            ),
+            self.signer(wallet, &client, request.proposal.signer(&domain).ok()),
             self.rules(wallet),
         )?;
         let promised = self.promised(rules.epoch, None).await?;
-        let (agreement, free, stake, entry) = tokio::try_join!(
+        let (agreement, free, own_set, staked, entry) = tokio::try_join!(
             chain.market().agreement_of(client, self.payee),
             chain.market().free(client),
-            stake(wallet, self.payee, promised),
+            chain.market().get_set(self.payee),
+            chain.registry().stake_of(self.payee),
             chain.registry().get(self.payee),
         )?;
-        let dead = chain.market().get_set(self.payee).await?.is_some_and(|set| set.dead_at.is_some());
+        let dead = own_set.is_some_and(|set| set.dead_at.is_some());
         let takes_agreements = !dead && entry.is_some_and(|entry| !entry.leaving);
+        let stake = stake(own_set.as_ref(), staked, promised);
         let facts = OpenFacts { signer, agreement, free, stake, takes_agreements };
         let rent = check_proposal(&request.proposal.message, &set, &facts, &rules)?;
 
@@ -214,12 +211,9 @@ impl Money {
             return Err(refuse(RefusalReason::Other, "too many offers are under way here: try again later"));
         }
         let added: Vec<Fragment> = pending.request.added.iter().map(fragment).collect();
-        let offered: Vec<Fragment> = {
-            let others = books.proposals()?;
-            let others =
-                others.iter().filter(|offer| offer.key == pending.key && offer.digest != pending.digest);
-            others.flat_map(|offer| offer.request.added.iter().map(fragment)).collect()
-        };
+        let others = books.proposals_of(&pending.key, &pending.digest)?;
+        let offered: Vec<Fragment> =
+            others.iter().flat_map(|offer| offer.request.added.iter().map(fragment)).collect();
         let of_set = charge(&added).saturating_add(charge(&offered));
         self.check_room(&books, &pending.key, (of_set, None))?;
         let kept = self.hold(&pending.key, &added).and_then(|()| {
@@ -427,7 +421,7 @@ impl Money {
     }
 
     /// Gives up own claims on fragments that are in no set and no offer under way.
-    fn let_go_unpromised(
+    pub(super) fn let_go_unpromised(
         &self,
         books: &Books,
         fragments: impl Iterator<Item = FragmentId>,
@@ -439,18 +433,6 @@ impl Money {
             }
         }
         self.let_go_unless_offered(books, &gone)
-    }
-
-    /// Gives up the provider's own claims on fragments that no set has any more.
-    pub(crate) fn let_go(&self, fragments: &[FragmentId], keep: &BTreeSet<FragmentId>) {
-        let free: Vec<FragmentId> = fragments.iter().filter(|id| !keep.contains(*id)).copied().collect();
-        for batch in free.chunks(CLAIMS_PER_CALL_MAX) {
-            let released = self.store.release(&self.identity.public(), batch, Asked(u64::MAX), now());
-            if let Err(error) = released {
-                // The next start looks again.
-                tracing::warn!(%error, "own claims not released");
-            }
-        }
     }
 
     /// A page of the set that is kept for a client.
@@ -509,6 +491,7 @@ impl Money {
         Ok(self.blocking(move |money| money.books().dearer_unposted(epoch, but)).await?)
     }
 
+    /// What the chain says of an agreement in this epoch.
     async fn standing(
         self: &Arc<Money>,
         wallet: &Wallet,
@@ -517,7 +500,42 @@ impl Money {
         rules: &Rules,
     ) -> Result<Standing, Stop> {
         let promised = self.promised(rules.epoch, Some(id)).await?;
-        standing(wallet, id, signer, promised, rules).await
+        let (chain, own) = (wallet.chain(), rules.provider);
+        let (agreement, set, standing, outcome, staked, entry, release) = tokio::try_join!(
+            chain.market().get_agreement(id),
+            chain.market().get_set(own),
+            chain.market().standing(id),
+            chain.market().outcome(own, rules.epoch),
+            chain.registry().stake_of(own),
+            chain.registry().get(own),
+            chain.market().get_release(id),
+        )?;
+        let closed = || refuse(RefusalReason::WrongParty, "the agreement is closed");
+        let (agreement, set) = (agreement.ok_or_else(closed)?, set.ok_or_else(closed)?);
+        if set.dead_at.is_some() {
+            return Err(closed());
+        }
+        if set.epoch != rules.epoch || set.due != 0 {
+            let message = "this provider's set is being brought to the present epoch: again in a moment";
+            return Err(refuse(RefusalReason::ChainUnreachable, message));
+        }
+        let now = agreement.current.map_or(Rate::ZERO, |terms| terms.rate_per_epoch);
+        let of_this_epoch = if outcome == Outcome::Proven { Amount::from(now) } else { Amount::ZERO };
+        let leaves = entry.is_some_and(|entry| entry.leaving);
+        Ok(Standing {
+            signer,
+            escrow: agreement.escrow,
+            released: release.map_or(Amount::ZERO, |release| still_to_come(&release, rules.epoch)),
+            earned: standing.earned.saturating_sub(of_this_epoch),
+            current: agreement.current.map(|terms| terms.rate_per_epoch),
+            next: agreement.next.map(|terms| terms.rate_per_epoch),
+            end: agreement.latest().map_or(rules.epoch, |terms| terms.end),
+            ending: agreement.ending,
+            retained_bytes: agreement.retained_bytes,
+            retained_until: agreement.retained_until,
+            stake: stake(Some(&set), staked, promised),
+            presence: if leaves { Presence::Leaves } else { Presence::Stays },
+        })
     }
 
     async fn rules(self: &Arc<Money>, wallet: &Wallet) -> Result<Rules, Stop> {
@@ -538,16 +556,6 @@ impl Money {
             rents,
             epochs_min: self.config.epochs_min,
         })
-    }
-}
-
-trait DigestFor {
-    fn digest_for(&self, wallet: &Wallet) -> [u8; 32];
-}
-
-impl<T: Typed> DigestFor for Signed<T> {
-    fn digest_for(&self, wallet: &Wallet) -> [u8; 32] {
-        self.message.digest(&wallet.chain().deployment().market_domain())
     }
 }
 
@@ -606,53 +614,7 @@ fn terms_of(revision: &Revision) -> Terms {
     }
 }
 
-async fn stake(wallet: &Wallet, own: Address, promised: Amount) -> Result<Stake, ReadError> {
-    let chain = wallet.chain();
-    let (stake, set) = tokio::try_join!(chain.registry().stake_of(own), chain.market().get_set(own))?;
-    Ok(Stake { stake, rate_max: set.map_or(Amount::ZERO, |set| set.rate_max), promised })
-}
-
-/// What the chain says of an agreement in this epoch.
-async fn standing(
-    wallet: &Wallet,
-    id: AgreementId,
-    signer: Signer,
-    promised: Amount,
-    rules: &Rules,
-) -> Result<Standing, Stop> {
-    let (chain, own) = (wallet.chain(), rules.provider);
-    let (agreement, set, standing, outcome, stake, entry, release) = tokio::try_join!(
-        chain.market().get_agreement(id),
-        chain.market().get_set(own),
-        chain.market().standing(id),
-        chain.market().outcome(own, rules.epoch),
-        stake(wallet, own, promised),
-        chain.registry().get(own),
-        chain.market().get_release(id),
-    )?;
-    let closed = || refuse(RefusalReason::WrongParty, "the agreement is closed");
-    let (agreement, set) = (agreement.ok_or_else(closed)?, set.ok_or_else(closed)?);
-    if set.dead_at.is_some() {
-        return Err(closed());
-    }
-    if set.epoch != rules.epoch || set.due != 0 {
-        let message = "this provider's set is being brought to the present epoch: again in a moment";
-        return Err(refuse(RefusalReason::ChainUnreachable, message));
-    }
-    let now = agreement.current.map_or(Rate::ZERO, |terms| terms.rate_per_epoch);
-    let of_this_epoch = if outcome == Outcome::Proven { Amount::from(now) } else { Amount::ZERO };
-    Ok(Standing {
-        signer,
-        escrow: agreement.escrow,
-        released: release.map_or(Amount::ZERO, |release| still_to_come(&release, rules.epoch)),
-        earned: standing.earned.saturating_sub(of_this_epoch),
-        current: agreement.current.map(|terms| terms.rate_per_epoch),
-        next: agreement.next.map(|terms| terms.rate_per_epoch),
-        end: agreement.latest().map_or(rules.epoch, |terms| terms.end),
-        ending: agreement.ending,
-        retained_bytes: agreement.retained_bytes,
-        retained_until: agreement.retained_until,
-        stake,
-        presence: if entry.is_some_and(|entry| entry.leaving) { Presence::Leaves } else { Presence::Stays },
-    })
+/// `set`: all that the provider holds, if it holds anything.
+fn stake(set: Option<&ProofSet>, stake: Amount, promised: Amount) -> Stake {
+    Stake { stake, rate_max: set.map_or(Amount::ZERO, |set| set.rate_max), promised }
 }

@@ -12,6 +12,7 @@ mod earnings;
 mod reading;
 
 pub(crate) use agreements::{AgreementRow, PendingProposal, State, Terms};
+pub use costs::CostReport;
 pub use earnings::Fate;
 pub(crate) use earnings::LedgerRow;
 pub(crate) use reading::RedemptionRow;
@@ -183,8 +184,7 @@ impl Books {
 
     /// Keeps a value under a name.
     pub(crate) fn set_meta(&self, name: &str, value: &str) -> Result<(), BooksError> {
-        self.connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [name, value])?;
-        Ok(())
+        Ok(put_meta(&self.connection, name, value)?)
     }
 
     /// Whose books these are: kept the first time, compared from then on.
@@ -233,6 +233,11 @@ pub(crate) struct Quoted {
     pub(crate) egress: Amount,
     pub(crate) epochs_min: u32,
     pub(crate) expires: Timestamp,
+}
+
+fn put_meta(connection: &Connection, name: &str, value: &str) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [name, value])?;
+    Ok(())
 }
 
 /// SQLite's numbers have 63 bits.

@@ -1,5 +1,6 @@
 //! Cashing vouchers when `redeem` says so.
 
+use crate::chain_config::WEI_PER_COIN;
 use crate::money::Money;
 use crate::money::books::{BooksError, RedemptionRow};
 use crate::money::connect::ChainError;
@@ -21,8 +22,6 @@ pub(crate) enum CashError {
     #[error(transparent)]
     Books(#[from] BooksError),
 }
-
-const WEI_PER_COIN: u128 = 1_000_000_000_000_000_000;
 
 /// A lane that has brought nothing for so long is forgotten: what it was paid the chain knows.
 const LANE_S: u64 = 30 * 86_400;

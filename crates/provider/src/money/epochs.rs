@@ -40,9 +40,9 @@ pub(crate) fn urgency(elapsed: Elapsed) -> Urgency {
 /// What posting costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gas {
-    /// Nothing, as on the embedded chain.
+    /// Nothing, as on the embedded chain, or its price was not seen yet.
     Free,
-    /// Something, or nobody knows.
+    /// Something.
     Costs,
 }
 

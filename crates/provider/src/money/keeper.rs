@@ -25,7 +25,7 @@ use crate::money::{Entry, Money};
 use crate::upkeep::{Stop, stopped};
 use seedbank_agreement::{Address, AgreementId, Epoch};
 use seedbank_formats::Timestamp;
-use seedbank_settlement::{Chain, Head, ReadError, SendError, Wallet};
+use seedbank_settlement::{Agreement, Chain, Head, ReadError, SendError, Wallet};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ enum RoundError {
     Prove(#[from] ProveError),
     /// The set can't go on before they have: restore the books, or wait until the chain's past is read.
     #[error(
-        "{due} agreements begin or end with epoch {epoch} that neither the books nor the chain's events name so far"
+        "{due} agreements begin or end with epoch {epoch} that neither the books nor the chain's events name so far; the chain's past is read on, and if this lasts, restore a newer money.db"
     )]
     Unexplained { due: u32, epoch: Epoch },
 }
@@ -329,13 +329,24 @@ impl Keeper {
         let mut said = false;
         for place in 0..endpoints {
             chain.ask_first(place);
-            said |= says(chain.clone()).await.unwrap_or(false);
+            said = says(chain.clone()).await.unwrap_or(false);
+            if said {
+                break;
+            }
         }
         chain.ask_first(0);
         if said {
             warn!("an endpoint denies what another one shows: it is not believed");
         }
         said
+    }
+
+    /// Agreements as the chain has them; `None` for those that it does not have.
+    async fn agreements_of(
+        &self,
+        ids: Vec<AgreementId>,
+    ) -> Result<Vec<(AgreementId, Option<Agreement>)>, ReadError> {
+        self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await }).await
     }
 
     /// Asks the chain about each agreement, some at a time. Answers are in rising order of their agreements.

@@ -192,11 +192,9 @@ impl Money {
             }
         };
         let before = self.credit().account(&key).copied();
-        let account = paid(
-            before.unwrap_or(Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now }),
-            more,
-            now,
-        );
+        let mut account =
+            before.unwrap_or(Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now });
+        account.pay(more, now);
         books.keep_payment((payer, signer), &lane, since, (&key, Some(&account)))?;
         // Only what is on the disk counts: a voucher whose commit failed may come again. What was read meanwhile is written with the rest.
         self.credit().pay(key, network, more, now);
@@ -280,8 +278,7 @@ enum Step {
 
 /// What a voucher up to `cumulative` adds, of a key that owes so much.
 fn step_of(lane: &Lane, cumulative: Amount, owed: Amount, step: Amount) -> Step {
-    let newest = lane.promised().max(lane.cover().redeemed);
-    let more = cumulative.saturating_sub(newest);
+    let more = cumulative.saturating_sub(lane.newest_sum());
     if more == Amount::ZERO {
         Step::Stale
     } else if more >= step || (owed > Amount::ZERO && more >= owed) {
@@ -289,13 +286,6 @@ fn step_of(lane: &Lane, cumulative: Amount, owed: Amount, step: Amount) -> Step 
     } else {
         Step::TooSmall
     }
-}
-
-/// An account after a payment: first for what is owed, the rest ahead.
-fn paid(account: Account, payment: Amount, now: Timestamp) -> Account {
-    let settled = payment.min(account.owed);
-    let ahead = account.ahead.checked_add(payment.saturating_sub(settled)).unwrap_or(Amount::MAX);
-    Account { owed: account.owed.saturating_sub(settled), ahead, since: now, ..account }
 }
 
 /// What the chain says of a voucher's lane.
@@ -322,7 +312,7 @@ fn refusal(reason: VoucherReason, message: &str, lane: Option<&Lane>) -> Voucher
     VoucherRefusal {
         reason,
         message: message.to_owned(),
-        cumulative: lane.map_or(Amount::ZERO, |lane| lane.promised().max(lane.cover().redeemed)),
+        cumulative: lane.map_or(Amount::ZERO, Lane::newest_sum),
         covered: lane.map_or(Amount::ZERO, |lane| lane.cover().covered_up_to()),
     }
 }

@@ -1,7 +1,7 @@
 //! Every unit that was earned, with its evidence, and every unit that was lost, with the reason: from the books, whether the
 //! daemon runs or not.
 
-use crate::money::books::{Books, BooksError, Fate, LedgerRow, State};
+use crate::money::books::{Books, BooksError, CostReport, Fate, LedgerRow, State};
 use crate::money::gas::Wei;
 use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Signed, Voucher};
 use seedbank_formats::Timestamp;
@@ -49,23 +49,10 @@ pub struct MoneyStanding {
     pub sender: Address,
     /// What it has for gas.
     pub coin: Wei,
-    /// What a unit of gas cost last; 0 where gas is free, or before the first transaction.
+    /// What a unit of gas costs, as it was seen last; 0 where gas is free or before it was seen.
     pub gas_price: Wei,
     /// What is the matter.
     pub trouble: Option<String>,
-}
-
-/// What one kind of work cost in gas.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CostReport {
-    /// `register`, `open` agreements, `advance` epochs, `prove`, `answer` questions, `post` revisions, `cash` vouchers.
-    pub work: String,
-    /// How many transactions.
-    pub transactions: u64,
-    /// Gas that they took.
-    pub gas: u64,
-    /// What that cost.
-    pub wei: Wei,
 }
 
 /// The whole money side.
@@ -242,13 +229,6 @@ pub fn report(dir: &Path) -> Result<Option<MoneyReport>, ReportError> {
             vouchers.push(VoucherReport { since, due, voucher: voucher.clone() });
         }
     }
-    let costs = books.costs()?.into_iter().map(|row| CostReport {
-        work: row.work,
-        transactions: row.transactions,
-        gas: row.gas,
-        wei: row.wei,
-    });
-    let costs = costs.collect();
     let standing = books.meta("standing")?.and_then(|text| serde_json::from_str(&text).ok());
     Ok(Some(MoneyReport {
         wallet: books.meta("wallet")?,
@@ -257,6 +237,6 @@ pub fn report(dir: &Path) -> Result<Option<MoneyReport>, ReportError> {
         epochs,
         redemptions,
         vouchers,
-        costs,
+        costs: books.costs()?,
     }))
 }

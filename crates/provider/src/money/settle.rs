@@ -2,9 +2,11 @@
 
 use crate::money::Money;
 use crate::money::books::{AgreementRow, Books, BooksError, Fate, State};
+use crate::service::now;
 use seedbank_agreement::{Amount, Epoch};
-use seedbank_formats::{FragmentId, Timestamp};
+use seedbank_formats::{Asked, FragmentId, Timestamp};
 use seedbank_settlement::Agreement;
+use seedbank_store::CLAIMS_PER_CALL_MAX;
 use std::collections::BTreeSet;
 
 /// The last epoch that was settled, in the books' `meta`.
@@ -162,7 +164,7 @@ impl Money {
     /// Forgets the sets of agreements that ended, once it is too late for that to have been a mistake.
     pub(super) fn forget_closed(&self, epoch: Epoch) -> Result<(), BooksError> {
         let mut books = self.books();
-        books.forget_refused(Timestamp(crate::service::now().0.saturating_sub(REFUSED_S)))?;
+        books.forget_refused(Timestamp(now().0.saturating_sub(REFUSED_S)))?;
         for id in books.closed_with_leaves(Epoch(epoch.0.saturating_sub(KEPT_EPOCHS)))? {
             let gone = books.forget_leaves(id, None)?;
             self.let_go_unless_offered(&books, &gone)?;
@@ -180,7 +182,14 @@ impl Money {
         for offer in books.proposals()? {
             keep.extend(offer.request.added.iter().map(|leaf| leaf.fragment));
         }
-        self.let_go(gone, &keep);
+        let free: Vec<FragmentId> = gone.iter().filter(|id| !keep.contains(*id)).copied().collect();
+        for batch in free.chunks(CLAIMS_PER_CALL_MAX) {
+            let released = self.store.release(&self.identity.public(), batch, Asked(u64::MAX), now());
+            if let Err(error) = released {
+                // The next start looks again.
+                tracing::warn!(%error, "own claims not released");
+            }
+        }
         Ok(())
     }
 
@@ -197,24 +206,14 @@ impl Money {
     }
 
     /// Gives up own claims that an interrupted request or closing left behind.
-    pub(super) fn drop_stale_claims(&self) {
-        let books = self.books();
-        let Ok(offers) = books.proposals() else { return };
-        let keep: BTreeSet<FragmentId> =
-            offers.iter().flat_map(|offer| offer.request.added.iter().map(|leaf| leaf.fragment)).collect();
+    pub(super) fn drop_stale_claims(&self) -> Result<(), BooksError> {
         let mut after = None;
         loop {
-            let page = self.store.claims(&self.identity.public(), after, seedbank_store::CLAIMS_PER_CALL_MAX);
-            let stale: Vec<FragmentId> = page
-                .claims
-                .iter()
-                .map(|claim| claim.fragment)
-                .filter(|fragment| matches!(books.is_promised(fragment), Ok(false)))
-                .collect();
-            self.let_go(&stale, &keep);
+            let page = self.store.claims(&self.identity.public(), after, CLAIMS_PER_CALL_MAX);
+            self.let_go_unpromised(&self.books(), page.claims.iter().map(|claim| claim.fragment))?;
             match page.next {
                 Some(next) => after = Some(next),
-                None => return,
+                None => return Ok(()),
             }
         }
     }

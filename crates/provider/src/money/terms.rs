@@ -5,6 +5,7 @@
 //! to somebody before.
 
 use super::books::Terms;
+use seedbank_agreement::market::RELEASE_BEFORE;
 use seedbank_agreement::price::rate_per_epoch;
 use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, EpochClock, Fragment, FragmentSet, Proposal, Rate, Revision,
@@ -290,12 +291,9 @@ pub(crate) fn check_signer_of(
     check_signer(signer, Amount::ZERO, rules.clock.begin(revision.from_epoch).max(rules.now))
 }
 
-/// How long an announced release may be taken: as the market has it.
-const RELEASE_EPOCHS: u32 = 4;
-
 /// What a client may still take back of what it announced.
 pub(crate) fn still_to_come(release: &Release, epoch: Epoch) -> Amount {
-    let is_over = epoch.0 >= release.epoch.0.saturating_add(RELEASE_EPOCHS);
+    let is_over = epoch.0 >= release.epoch.0.saturating_add(RELEASE_BEFORE);
     if is_over { Amount::ZERO } else { release.sum }
 }
 

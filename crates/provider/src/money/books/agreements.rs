@@ -1,7 +1,7 @@
 //! Agreements, their terms and their sets.
 
 use super::{Books, BooksError, address, amount, bytes, json, parsed, text, to_json};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
 use seedbank_agreement::fragment_set::SetChange;
 use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, Fragment, Rate, Revision, SetRoot, Signature, Signed,
@@ -173,10 +173,27 @@ impl Books {
 
     /// Offers on their way to the chain.
     pub(crate) fn proposals(&self) -> Result<Vec<PendingProposal>, BooksError> {
-        let mut found = self
-            .connection
-            .prepare_cached("SELECT digest, key, request, rent FROM proposals WHERE outcome IS NULL ORDER BY received, digest")?;
-        let rows = found.query_map([], |row| {
+        self.proposals_where("ORDER BY received, digest", &[])
+    }
+
+    /// Those of them that came first.
+    pub(crate) fn first_proposals(&self, count: usize) -> Result<Vec<PendingProposal>, BooksError> {
+        self.proposals_where("ORDER BY received, digest LIMIT ?1", params![count])
+    }
+
+    /// Those that a key made, but for one.
+    pub(crate) fn proposals_of(
+        &self,
+        key: &PublicKey,
+        but: &[u8; 32],
+    ) -> Result<Vec<PendingProposal>, BooksError> {
+        self.proposals_where("AND key = ?1 AND digest <> ?2", params![key.0, but])
+    }
+
+    fn proposals_where(&self, rest: &str, params: &[&dyn ToSql]) -> Result<Vec<PendingProposal>, BooksError> {
+        let sql = format!("SELECT digest, key, request, rent FROM proposals WHERE outcome IS NULL {rest}");
+        let mut found = self.connection.prepare_cached(&sql)?;
+        let rows = found.query_map(params, |row| {
             let request: Vec<u8> = row.get(2)?;
             let request = ProposalRequest::decode(&request).map_err(|error| {
                 rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Blob, Box::new(error))
@@ -585,17 +602,14 @@ impl Books {
         sequence: Option<u32>,
     ) -> Result<Vec<FragmentId>, BooksError> {
         let transaction = self.connection.transaction()?;
-        let gone: Vec<[u8; 32]> = {
-            let mut found = transaction.prepare_cached(
-                "SELECT DISTINCT fragment FROM leaves WHERE agreement = ?1 AND (?2 IS NULL OR gone <= ?2)",
-            )?;
-            let rows = found.query_map(params![id.0, sequence], |row| row.get(0))?;
-            rows.collect::<Result<_, _>>()?
+        let delete = |and: &str, params: &[&dyn ToSql]| -> rusqlite::Result<BTreeSet<[u8; 32]>> {
+            let sql = format!("DELETE FROM leaves WHERE agreement = ?1 {and} RETURNING fragment");
+            transaction.prepare_cached(&sql)?.query_map(params, |row| row.get(0))?.collect()
         };
-        transaction.execute(
-            "DELETE FROM leaves WHERE agreement = ?1 AND (?2 IS NULL OR gone <= ?2)",
-            params![id.0, sequence],
-        )?;
+        let gone = match sequence {
+            Some(sequence) => delete("AND gone <= ?2", params![id.0, sequence])?,
+            None => delete("", params![id.0])?,
+        };
         let mut free = Vec::new();
         {
             let mut wanted =

@@ -4,14 +4,19 @@ use super::{Books, BooksError};
 use crate::money::gas::{Wei, Work};
 use rusqlite::{OptionalExtension, Row, params};
 use seedbank_agreement::Epoch;
+use serde::{Deserialize, Serialize};
 
-/// What one kind of work cost in all.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CostRow {
-    pub(crate) work: String,
-    pub(crate) transactions: u64,
-    pub(crate) gas: u64,
-    pub(crate) wei: Wei,
+/// What one kind of work cost in gas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CostReport {
+    /// `register`, `open` agreements, `advance` epochs, `prove`, `answer` questions, `post` revisions, `cash` vouchers.
+    pub work: String,
+    /// How many transactions.
+    pub transactions: u64,
+    /// Gas that they took.
+    pub gas: u64,
+    /// What that cost.
+    pub wei: Wei,
 }
 
 impl Books {
@@ -41,18 +46,18 @@ impl Books {
     }
 
     /// What each kind of work cost in all.
-    pub(crate) fn costs(&self) -> Result<Vec<CostRow>, BooksError> {
+    pub(crate) fn costs(&self) -> Result<Vec<CostReport>, BooksError> {
         let mut found =
             self.connection.prepare_cached("SELECT work, transactions, gas, wei FROM costs ORDER BY work")?;
         let rows = found.query_map([], |row| {
-            Ok(CostRow {
+            Ok(CostReport {
                 work: row.get(0)?,
                 transactions: row.get(1)?,
                 gas: row.get(2)?,
                 wei: wei_at(row, 3)?,
             })
         })?;
-        let mut costs: Vec<CostRow> = Vec::new();
+        let mut costs: Vec<CostReport> = Vec::new();
         for row in rows {
             let row = row?;
             match costs.last_mut().filter(|last| last.work == row.work) {

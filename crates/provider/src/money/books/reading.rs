@@ -1,6 +1,6 @@
 //! Vouchers, what was cashed, and what readers owe.
 
-use super::{Books, BooksError, address, amount, bytes, json, text, to_json};
+use super::{Books, BooksError, address, amount, bytes, json, put_meta, text, to_json};
 use rusqlite::{OptionalExtension, Transaction, params};
 use seedbank_agreement::credit::{Account, Network};
 use seedbank_agreement::{Address, Amount, Lane, Signed, Voucher};
@@ -40,11 +40,6 @@ fn put_account(
             ],
         )?,
     };
-    Ok(())
-}
-
-fn put_missing(transaction: &Transaction<'_>, may_miss: Amount) -> rusqlite::Result<()> {
-    transaction.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", params![MISSING, text(may_miss)])?;
     Ok(())
 }
 
@@ -232,7 +227,7 @@ impl Books {
         for (key, account) in accounts {
             put_account(&transaction, key, account.as_ref())?;
         }
-        put_missing(&transaction, may_miss)?;
+        put_meta(&transaction, MISSING, &text(may_miss))?;
         transaction.commit()?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::{CONNECT_PAUSE, Keeper, whole};
 use crate::money::connect::{ChainError, EntryTrouble, entry_trouble, profile, register};
 use crate::money::gas::Work;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Whether the provider may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,9 @@ impl Keeper {
         while let Standing::Outside = self.be_entered().await {
             tokio::time::sleep(CONNECT_PAUSE).await;
         }
-        self.money.blocking(|money| money.drop_stale_claims()).await;
+        if let Err(error) = self.money.blocking(|money| money.drop_stale_claims()).await {
+            error!(why = whole(&error), "claims that no set needs are kept until the next start");
+        }
     }
 
     /// Tries to have the registry say what the configuration says.

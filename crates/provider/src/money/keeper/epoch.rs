@@ -1,6 +1,5 @@
 //! Bringing set and books to the present epoch.
 
-use super::standing::mined;
 use super::{COMPARED_ALWAYS, Keeper, RoundError};
 use crate::money::absence::{Expected, Judged};
 use crate::money::books::{AgreementRow, Fate, State};
@@ -45,13 +44,11 @@ impl Keeper {
                 unexplained = false;
                 for batch in due.chunks(MOVE_ON_MAX) {
                     let sent = self.wallet.market().move_on(batch).await;
-                    self.note_cost(Work::Advance, mined(sent.as_ref())).await;
-                    sent?;
+                    self.paid(Work::Advance, sent).await?;
                 }
             } else if set.epoch < epoch {
                 let sent = self.wallet.market().advance(own, ADVANCE_MAX).await;
-                self.note_cost(Work::Advance, mined(sent.as_ref())).await;
-                sent?;
+                self.paid(Work::Advance, sent).await?;
             } else {
                 return Ok(Some(set));
             }
@@ -79,7 +76,7 @@ impl Keeper {
     }
 
     async fn due_of(&self, ids: Vec<AgreementId>, epoch: Epoch) -> Result<Vec<AgreementId>, RoundError> {
-        let found = self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await });
+        let found = self.agreements_of(ids).await?;
         let own = self.own();
         let is_due = |agreement: &Agreement| {
             agreement.provider == own
@@ -89,7 +86,7 @@ impl Keeper {
                     (None, None) => false,
                 }
         };
-        let due = found.await?.into_iter().filter(|(_, found)| found.as_ref().is_some_and(is_due));
+        let due = found.into_iter().filter(|(_, found)| found.as_ref().is_some_and(is_due));
         Ok(due.map(|(id, _)| id).collect())
     }
 
@@ -146,21 +143,13 @@ impl Keeper {
             }
         }
         let ids = rows.iter().map(|row| row.id).collect();
-        let found =
-            self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await }).await?;
-        let mut found: BTreeMap<AgreementId, Agreement> =
-            found.into_iter().filter_map(|(id, found)| Some((id, found?))).collect();
-        // After a reorganisation a number may be another agreement's.
-        for row in &rows {
-            if found
-                .get(&row.id)
-                .is_some_and(|found| found.client != row.client || found.provider != self.own())
-            {
-                found.remove(&row.id);
-            }
-        }
+        let found: BTreeMap<AgreementId, Option<Agreement>> =
+            self.agreements_of(ids).await?.into_iter().collect();
+        let own = self.own();
         for row in rows {
-            match found.get(&row.id).copied() {
+            // After a reorganisation a number may be another agreement's.
+            let is_its = |agreement: &Agreement| agreement.client == row.client && agreement.provider == own;
+            match found.get(&row.id).copied().flatten().filter(is_its) {
                 Some(agreement) => {
                     self.absences.shown(row.id);
                     self.money.blocking(move |money| money.compare(&row, &agreement, epoch)).await?;

@@ -39,8 +39,7 @@ enum Activated {
 impl Keeper {
     pub(super) async fn open_agreements(&mut self, epoch: Epoch) -> Result<(), RoundError> {
         // The others are there in the next round.
-        let mut offers = self.money.blocking(|money| money.books().proposals()).await?;
-        offers.truncate(OFFERS_MAX);
+        let offers = self.money.blocking(|money| money.books().first_proposals(OFFERS_MAX)).await?;
         let mut unknown = Vec::new();
         for offer in offers {
             // A transaction of an earlier run may have done it.

@@ -1,6 +1,5 @@
 //! The epoch's proof, and answers to clients' questions.
 
-use super::standing::mined;
 use super::{Keeper, RoundError, whole};
 use crate::money::books::BooksError;
 use crate::money::connect::ChainError;
@@ -81,15 +80,13 @@ impl Keeper {
             challenges.iter().map(|challenge| (challenge.agreement, challenge.offset)).collect();
         let proofs = self.proofs(asked).await?;
         let sent = self.wallet.market().prove(own, &proofs).await;
-        self.note_cost(Work::Prove, mined(sent.as_ref())).await;
-        Ok(sent?)
+        Ok(self.paid(Work::Prove, sent).await?)
     }
 
     async fn seal(&mut self, epoch: Epoch) -> Result<(), RoundError> {
         if self.wallet.chain().randomness().seed(epoch).await?.is_none() {
             let sent = self.wallet.randomness().seal().await;
-            self.note_cost(Work::Advance, mined(sent.as_ref())).await;
-            sent?;
+            self.paid(Work::Advance, sent).await?;
         }
         Ok(())
     }
@@ -97,9 +94,8 @@ impl Keeper {
     async fn proofs(&self, asked: Vec<(AgreementId, u64)>) -> Result<Vec<Proof>, RoundError> {
         let ids: BTreeSet<AgreementId> = asked.iter().map(|(id, _)| *id).collect();
         let ids = ids.into_iter().collect();
-        let found = self.ask_each(ids, |chain, id| async move { chain.market().get_agreement(id).await });
         let mut terms = BTreeMap::new();
-        for (id, agreement) in found.await? {
+        for (id, agreement) in self.agreements_of(ids).await? {
             let current = agreement.and_then(|agreement| agreement.current);
             terms.insert(id, current.ok_or(ProveError::UnknownSet(id))?);
         }
@@ -156,7 +152,6 @@ impl Keeper {
         let asked = offsets.into_iter().map(|offset| (id, offset)).collect();
         let proofs = self.proofs(asked).await?;
         let sent = self.wallet.market().answer(id, &proofs).await;
-        self.note_cost(Work::Answer, mined(sent.as_ref())).await;
-        Ok(sent?)
+        Ok(self.paid(Work::Answer, sent).await?)
     }
 }

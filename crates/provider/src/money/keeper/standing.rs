@@ -36,6 +36,16 @@ impl Keeper {
         }
     }
 
+    /// Does so for a transaction that was just sent, whatever became of it, and hands its outcome on.
+    pub(super) async fn paid(
+        &mut self,
+        work: Work,
+        sent: Result<Mined, SendError>,
+    ) -> Result<Mined, SendError> {
+        self.note_cost(work, mined(sent.as_ref())).await;
+        sent
+    }
+
     pub(super) fn gas(&self) -> Gas {
         if self.money.gas_price() == 0 { Gas::Free } else { Gas::Costs }
     }
