@@ -29,19 +29,12 @@ fn honest_provider_earns_every_epoch_and_its_books_say_by_which_proof() {
                 client.put(&three[2], seedbank_protocol::routes::Access::Owner).await.unwrap();
                 let request = world.revision(id, 0, (&before, &set(&three))).await;
                 accepted(client.client.revise(&client.peer, &request).await.unwrap());
-                let market = world.wallet.chain().market();
-                until("the revision is posted", || async {
-                    market.get_agreement(id).await.unwrap().unwrap().sequence == 1
-                })
-                .await;
+                world.posted(id, 1).await;
             }
         }
         assert_eq!(world.wallet.chain().market().free(world.payee).await.unwrap(), expected);
 
-        until("the books have the last epoch", || async {
-            world.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 5
-        })
-        .await;
+        world.earned_epochs(5).await;
         let report = world.report();
         assert_eq!(report.agreements.len(), 1);
         assert_eq!((report.agreements[0].earned, report.agreements[0].lost), (expected, Amount(0)));

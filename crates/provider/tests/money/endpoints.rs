@@ -1,10 +1,9 @@
 //! Endpoints of the chain that hang, fail, are old or lie, under a provider.
 
-use crate::world::{EPOCH, World, run, set, stored, until};
+use crate::world::{EPOCH, World, all_is_well, run, set, stored, until};
 use seedbank_agreement::Amount;
 use seedbank_protocol::payment::{RefusalReason, RevisionAnswer, VoucherAnswer, VoucherReason};
 use seedbank_protocol::routes::Access;
-use seedbank_provider::Fate;
 use seedbank_settlement::Outcome;
 use seedbank_testkit::chain::{Act, Node, Proxy};
 use serde_json::{Value, json};
@@ -16,10 +15,6 @@ async fn beside_a_good_one() -> (World, Proxy) {
     let (bad, good) = (Proxy::of(&node).await, node.url());
     let world = World::on(node, &[bad.url(), good], "[chain.redeem]\nevery_s = 0\n").await;
     (world, bad)
-}
-
-fn zeros(words: usize) -> Value {
-    json!(format!("0x{}", "0".repeat(64 * words)))
 }
 
 /// The same block for ever.
@@ -80,10 +75,7 @@ fn endpoint_that_hangs_fails_or_is_old_does_not_keep_a_provider_from_proving_bes
             proven += 1;
         }
         bad.does(|_, _| Act::Forward);
-        until("every epoch is earned in the books", || async {
-            world.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == proven
-        })
-        .await;
+        world.earned_epochs(proven).await;
         let earned = Amount(world.rate(600_000).units() * u128::try_from(proven).unwrap());
         assert_eq!(world.report().agreements[0].earned, earned);
         assert_eq!(world.wallet.chain().market().free(world.payee).await.unwrap(), earned);
@@ -98,21 +90,13 @@ fn endpoint_that_alone_denies_set_and_agreements_is_not_believed_beside_a_good_o
         let kept = stored(1..3);
         world.agree(&provider.client(), &kept).await;
         world.proven_epoch().await;
-        // Right blocks, and a market that is empty.
-        let market = world.deployment.market.to_string().to_lowercase();
-        bad.does(move |method, params| {
-            let to = params[0]["to"].as_str().unwrap_or_default().to_lowercase();
-            if method == "eth_call" && to == market { Act::Answer(zeros(32)) } else { Act::Forward }
-        });
+        world.deny_market(&bad);
         world.proven_epoch().await;
         world.proven_epoch().await;
         let report = world.report();
         assert_eq!(report.agreements[0].closed, None, "one endpoint's word ends no agreement");
         bad.does(|_, _| Act::Forward);
-        until("every epoch is earned in the books", || async {
-            world.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 3
-        })
-        .await;
+        world.earned_epochs(3).await;
         assert!(provider.client().get(&kept[0], None).await.is_ok());
     });
 }
@@ -184,6 +168,6 @@ fn only_endpoint_that_lies_costs_no_voucher_and_gets_no_signature_and_the_operat
                 && report.agreements[0].earned == Amount(2 * world.rate(600_000).units())
         })
         .await;
-        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        all_is_well(&provider).await;
     });
 }

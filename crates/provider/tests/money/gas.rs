@@ -1,6 +1,6 @@
 //! Gas that costs something, and coin that runs out.
 
-use crate::world::{EPOCH, World, run, stored, until};
+use crate::world::{EPOCH, World, all_is_well, run, stored, until};
 use seedbank_agreement::Amount;
 use seedbank_protocol::payment::VoucherAnswer;
 use seedbank_provider::{Fate, Wei};
@@ -52,7 +52,7 @@ fn gas_above_the_cap_is_waited_out_with_warnings_and_the_epoch_is_proven_in_time
         proxy.does(|_, _| Act::Forward);
         world.proven(epoch).await;
         assert_eq!(world.epoch().await, epoch, "in its epoch");
-        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        all_is_well(&provider).await;
         let market = world.wallet.chain().market();
         assert_eq!(market.free(world.payee).await.unwrap(), Amount(2 * world.rate(600_000).units()));
     });
@@ -63,11 +63,8 @@ fn operator_is_told_long_before_the_coin_for_gas_is_used_up_and_what_it_went_for
     run(async {
         let (world, _proxy) = world("", COIN).await;
         let (provider, _, mut epoch) = world.earning().await;
-        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
-        until("the standing is of this epoch", || async {
-            world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
-        })
-        .await;
+        all_is_well(&provider).await;
+        world.stands(epoch).await;
         let report = world.report();
         let standing = report.standing.unwrap();
         assert_eq!((standing.sender, standing.gas_price), (world.payee, Wei(PRICE)));
@@ -110,7 +107,7 @@ fn operator_is_told_long_before_the_coin_for_gas_is_used_up_and_what_it_went_for
         assert_eq!(market.outcome(world.payee, epoch).await.unwrap(), Outcome::Nothing);
         world.wallet.send_coin(world.payee, COIN).await.unwrap();
         world.proven(epoch).await;
-        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        all_is_well(&provider).await;
         assert!(world.report().epochs.iter().all(|row| row.fate != Some(Fate::Missed)));
     });
 }
@@ -142,10 +139,7 @@ fn vouchers_are_not_cashed_until_they_bring_more_than_their_gas_takes() {
         // Rounds go by in which it could be cashed.
         world.agree(&client, &stored(1..3)).await;
         let epoch = world.proven_epoch().await;
-        until("the standing is of this epoch", || async {
-            world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
-        })
-        .await;
+        world.stands(epoch).await;
         let report = world.report();
         assert!(report.redemptions.is_empty(), "it would cost more than it brings");
         assert_eq!(report.vouchers[0].due, Amount(1_000_000));

@@ -129,10 +129,7 @@ impl<'a> Meter<'a> {
 async fn epoch(world: &World, daemon: &Daemon, proxy: &Proxy) -> Used {
     let meter = Meter::start(world, daemon, proxy);
     let epoch = world.proven_epoch().await;
-    until("the standing is of this epoch", || async {
-        world.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
-    })
-    .await;
+    world.stands(epoch).await;
     meter.read()
 }
 
@@ -173,10 +170,7 @@ async fn life(count: u64) -> [Used; 5] {
     }
     let market = world.wallet.chain().market();
     for (_, client) in &clients {
-        until("each revision is posted", || async {
-            market.get_agreement(client.agreement).await.unwrap().unwrap().sequence == 1
-        })
-        .await;
+        world.posted(client.agreement, 1).await;
     }
     let posted = meter.read();
     let changed = epoch(&world, &daemon, &proxy).await;

@@ -5,7 +5,6 @@ use rusqlite::Connection;
 use seedbank_protocol::routes::Access;
 use seedbank_provider::Fate;
 use seedbank_testkit::chain::{Act, Node, Proxy};
-use serde_json::json;
 
 fn books(world: &World) -> Connection {
     let books = Connection::open(world.dir.join("money.db")).unwrap();
@@ -25,12 +24,7 @@ fn agreement_that_the_only_endpoint_denies_for_a_while_is_kept_and_proven_again(
         for _ in 0..2 {
             world.proven_epoch().await;
         }
-        let market = world.deployment.market.to_string().to_lowercase();
-        only.does(move |method, params| {
-            let to = params[0]["to"].as_str().unwrap_or_default().to_lowercase();
-            let nothing = json!(format!("0x{}", "0".repeat(64 * 16)));
-            if method == "eth_call" && to == market { Act::Answer(nothing) } else { Act::Forward }
-        });
+        world.deny_market(&only);
         let blocks = || only.asked("eth_getBlockByNumber").len();
         let seen = blocks();
         until("rounds went by", || async { blocks() > seen + 10 }).await;
@@ -53,10 +47,7 @@ fn agreement_that_the_books_closed_by_mistake_or_do_not_know_keeps_no_set_from_g
         let request = world.revision(id, 0, (&before, &set(&three))).await;
         accepted(client.client.revise(&client.peer, &request).await.unwrap());
         let market = world.wallet.chain().market();
-        until("the revision is posted", || async {
-            market.get_agreement(id).await.unwrap().unwrap().sequence == 1
-        })
-        .await;
+        world.posted(id, 1).await;
         provider.stop().await;
         books(&world).execute("UPDATE agreements SET closed = ?1", [epoch.0]).unwrap();
         let provider = world.start().await;
@@ -113,10 +104,6 @@ fn epoch_is_proven_although_nothing_can_be_written_and_the_books_catch_up() {
         }
         let again = each(&|table, what| format!("DROP TRIGGER {table}_{what};"));
         books(&world).execute_batch(&again).unwrap();
-        until("the books have all three", || async {
-            let report = world.report();
-            report.epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 3
-        })
-        .await;
+        world.earned_epochs(3).await;
     });
 }

@@ -1,7 +1,7 @@
 //! A provider whose wallet is kept elsewhere: the daemon has an operator's key, and pay collects where it can't reach it.
 
 use crate::support::start_in;
-use crate::world::{STAKE, World, accepted, run, set, stored, until};
+use crate::world::{STAKE, World, accepted, all_is_well, run, set, stored, until};
 use seedbank_agreement::{Amount, Typed, WalletKey};
 use seedbank_protocol::payment::VoucherAnswer;
 use seedbank_protocol::routes::Access;
@@ -36,7 +36,7 @@ fn operator_proves_and_signs_and_what_it_earns_is_the_cold_wallets() {
         assert_ne!(entry.operator, payee);
         let chain = world.wallet.chain();
         assert!(chain.registry().acts(entry.operator, payee).await.unwrap());
-        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        all_is_well(&provider).await;
 
         // Everything that a provider does.
         let client = provider.client();
@@ -53,10 +53,7 @@ fn operator_proves_and_signs_and_what_it_earns_is_the_cold_wallets() {
         let digest = request.revision.message.digest(&world.deployment.market_domain());
         assert_eq!(seedbank_agreement::recover(&digest, &signature), Ok(entry.operator));
         let market = chain.market();
-        until("the revision is posted", || async {
-            market.get_agreement(id).await.unwrap().unwrap().sequence == 1
-        })
-        .await;
+        world.posted(id, 1).await;
         world.proven_epoch().await;
         world.open_channel(5_000, 4_000).await;
         let paid = client.client.pay(&client.peer, &world.voucher(600)).await.unwrap();

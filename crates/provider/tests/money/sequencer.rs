@@ -1,9 +1,8 @@
 //! A chain whose sequencer is killed, and a key that somebody else uses too.
 
-use crate::world::{World, run, stored, until};
+use crate::world::{World, all_is_well, run, stored, until};
 use seedbank_agreement::Amount;
 use seedbank_devchain::GenesisOptions;
-use seedbank_provider::Fate;
 use seedbank_settlement::{Chain, Wallet};
 use seedbank_testkit::Again;
 use seedbank_testkit::chain::{Act, Node, Proxy, config, policy, quiet};
@@ -68,7 +67,7 @@ fn sequencer_that_is_killed_again_and_again_costs_no_epoch_that_is_left_when_it_
         let earned = Amount(3 * world.rate(600_000).units());
         assert_eq!(world.wallet.chain().market().free(world.payee).await.unwrap(), earned);
         until("the books have all of it", || async { world.report().agreements[0].earned == earned }).await;
-        until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
+        all_is_well(&provider).await;
     });
 }
 
@@ -104,10 +103,7 @@ fn key_that_another_process_uses_too_leaves_neither_a_gap_nor_an_unproven_epoch(
         }
         world.proven(third).await;
         world.proven_epoch().await;
-        until("the books have all of it", || async {
-            world.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == 4
-        })
-        .await;
+        world.earned_epochs(4).await;
         other.stop().await;
     });
 }

@@ -7,18 +7,19 @@ use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision, Typed,
     Voucher, WalletKey,
 };
-use seedbank_formats::FragmentId;
 use seedbank_formats::keys::SigningKey;
+use seedbank_formats::{FragmentId, from_hex};
 use seedbank_protocol::messages::{Prices, TokenUnits};
 use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, RevisionAnswer, RevisionRequest, SetLeaf, VoucherRequest,
 };
 use seedbank_protocol::routes::Access;
 use seedbank_provider::{
-    CONFIG_FILE, InitChain, InitOptions, InitWallet, MoneyReport, WALLET_FILE, init, report,
+    CONFIG_FILE, Fate, InitChain, InitOptions, InitWallet, MoneyReport, WALLET_FILE, init, report,
 };
 use seedbank_settlement::{Deployment, EndpointUrl, Outcome, Settings, Wallet};
-use seedbank_testkit::chain::{Node, key};
+use seedbank_testkit::chain::{Act, Node, Proxy, key};
+use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,6 +63,11 @@ where
         }
     });
     assert!(waited.await.is_ok(), "waited in vain until {what}");
+}
+
+/// Waits until a provider has nothing to say to its operator.
+pub(crate) async fn all_is_well(provider: &Provider) {
+    until("all is well", || async { provider.page("/healthz").await == (200, "ok\n".to_owned()) }).await;
 }
 
 impl World {
@@ -129,11 +135,7 @@ impl World {
 
     pub(crate) fn key_in(&self, file: &str) -> WalletKey {
         let digits = std::fs::read_to_string(self.dir.join(file)).unwrap();
-        let mut secret = [0; 32];
-        for (byte, at) in secret.iter_mut().zip((0..64).step_by(2)) {
-            *byte = u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-        }
-        WalletKey::from_secret(&secret).unwrap()
+        WalletKey::from_secret(&from_hex(digits.trim_end()).unwrap()).unwrap()
     }
 
     /// What the books say.
@@ -189,6 +191,42 @@ impl World {
             self.wallet.chain().market().outcome(self.payee, epoch).await.unwrap() == Outcome::Proven
         })
         .await;
+    }
+
+    /// Waits until the books say that so many epochs are earned.
+    pub(crate) async fn earned_epochs(&self, count: usize) {
+        until(&format!("the books have {count} earned epochs"), || async {
+            self.report().epochs.iter().filter(|row| row.fate == Some(Fate::Earned)).count() == count
+        })
+        .await;
+    }
+
+    /// Waits until the provider has noted how things stand in an epoch that is proven.
+    pub(crate) async fn stands(&self, epoch: Epoch) {
+        until(&format!("the standing is of epoch {epoch}"), || async {
+            self.report().standing.is_some_and(|standing| standing.epoch == epoch && standing.proven)
+        })
+        .await;
+    }
+
+    /// Waits until the chain has an agreement's revision.
+    pub(crate) async fn posted(&self, id: AgreementId, sequence: u32) {
+        let market = self.wallet.chain().market();
+        until(&format!("revision {sequence} of agreement {id} is posted"), || async {
+            market.get_agreement(id).await.unwrap().unwrap().sequence == sequence
+        })
+        .await;
+    }
+
+    /// From now on an endpoint shows right blocks, and a market that is empty.
+    pub(crate) fn deny_market(&self, endpoint: &Proxy) {
+        let market = self.deployment.market.to_string().to_lowercase();
+        // More words than any answer has.
+        let nothing = json!(format!("0x{}", "0".repeat(64 * 32)));
+        endpoint.does(move |method, params| {
+            let to = params[0]["to"].as_str().unwrap_or_default().to_lowercase();
+            if method == "eth_call" && to == market { Act::Answer(nothing.clone()) } else { Act::Forward }
+        });
     }
 
     pub(crate) fn rate(&self, bytes: u64) -> Rate {
