@@ -4,12 +4,11 @@ use crate::crash::Daemon;
 use crate::support::{caller, fragment};
 use crate::world::{World, accepted, run, set, until};
 use bytes::Bytes;
-use seedbank_agreement::{AgreementId, Amount, Epoch, FragmentSet, WalletKey};
+use seedbank_agreement::{AgreementId, Amount, FragmentSet, WalletKey};
 use seedbank_formats::FragmentId;
 use seedbank_formats::keys::SigningKey;
-use seedbank_protocol::payment::ProposalAnswer;
 use seedbank_protocol::routes::Access;
-use seedbank_provider::{CONFIG_FILE, MoneyReport};
+use seedbank_provider::MoneyReport;
 use seedbank_testkit::chain::{Node, Proxy};
 use seedbank_transport::PeerAddress;
 use std::fmt;
@@ -18,8 +17,11 @@ use std::time::Instant;
 use tokio::task::JoinSet;
 
 /// Clients that ask at once: fewer than a provider takes from one address.
-const AT_ONCE: u64 = 48;
+const AT_ONCE: usize = 48;
 const LENGTH: usize = 20_000;
+
+/// A client's wallet, and the key that it speaks with.
+type Keys = (WalletKey, SigningKey);
 
 struct Client {
     wallet: WalletKey,
@@ -33,26 +35,12 @@ fn fragment_of(client: u64, number: u64) -> (FragmentId, Bytes) {
 }
 
 /// Stores a fragment and makes an agreement about it.
-async fn join(world: &World, peer: PeerAddress, number: u64) -> Client {
-    let mut secret = [9; 32];
-    secret[..8].copy_from_slice(&number.to_be_bytes());
-    let (wallet, identity) = (WalletKey::from_secret(&secret).unwrap(), SigningKey::from_seed(secret));
+async fn join(world: &World, peer: PeerAddress, (wallet, identity): Keys, number: u64) -> Client {
     // A connection lasts as long as this: a provider takes so many from one address.
     let caller = caller(&identity, peer);
     let stored = [fragment_of(number, 0)];
-    caller.put(&stored[0], Access::Owner).await.unwrap();
-    let set = set(&stored);
-    let end = Epoch(world.epoch().await.0 + 30);
-    let offer = world.offer_of(&wallet, &identity, &set, end).await;
-    loop {
-        match caller.client.propose(&caller.peer, &offer).await.unwrap() {
-            ProposalAnswer::Accepted { agreement, .. } => {
-                return Client { wallet, identity, agreement, set };
-            }
-            ProposalAnswer::Pending { .. } => tokio::task::yield_now().await,
-            ProposalAnswer::Refused(refusal) => panic!("{refusal:?}"),
-        }
-    }
+    let (agreement, _) = world.agree_of((&wallet, &identity), &caller, &stored).await;
+    Client { wallet, identity, agreement, set: set(&stored) }
 }
 
 /// Has a second fragment kept from the next epoch on.
@@ -138,25 +126,22 @@ async fn life(count: u64) -> [Used; 5] {
     let node = Node::embedded().await;
     let proxy = Proxy::of(&node).await;
     let world = World::on(node, &[proxy.url()], "").await;
-    let path = world.dir.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("open = false", "open = true")).unwrap();
+    world.serve_anybody();
     let daemon = Daemon::start(&world).await;
     let purse = Amount(world.rate(2 * 20_000).units() * 400);
+    let mut all = Vec::new();
     for number in 0..count {
-        let mut secret = [9; 32];
-        secret[..8].copy_from_slice(&number.to_be_bytes());
-        let client = WalletKey::from_secret(&secret).unwrap().address();
-        world.wallet.market().deposit(client, purse).await.unwrap();
+        all.push((number, world.other_client(number, purse).await));
     }
     let world = Arc::new(world);
     let meter = Meter::start(&world, &daemon, &proxy);
     let mut clients = Vec::new();
-    for first in (0..count).step_by(usize::try_from(AT_ONCE).unwrap()) {
+    let mut all = all.into_iter().peekable();
+    while all.peek().is_some() {
         let mut joining = JoinSet::new();
-        for number in first..count.min(first + AT_ONCE) {
+        for (number, keys) in all.by_ref().take(AT_ONCE) {
             let (world, peer) = (Arc::clone(&world), daemon.client.peer.clone());
-            joining.spawn(async move { (number, join(&world, peer, number).await) });
+            joining.spawn(async move { (number, join(&world, peer, keys, number).await) });
         }
         clients.extend(joining.join_all().await);
     }

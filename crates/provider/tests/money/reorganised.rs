@@ -5,8 +5,8 @@ use seedbank_agreement::Amount;
 use seedbank_protocol::payment::{TransactionHash, VoucherAnswer};
 use seedbank_protocol::routes::Access;
 use seedbank_provider::Fate;
-use seedbank_settlement::Outcome;
-use seedbank_testkit::chain::{Act, Node, Proxy};
+use seedbank_settlement::{Outcome, Wallet};
+use seedbank_testkit::chain::{Act, Node, Proxy, policy};
 use serde_json::json;
 
 /// Gas is free, so that everything is sent as soon as there is a reason.
@@ -85,6 +85,48 @@ fn agreement_and_revision_that_the_chain_lost_are_sent_again() {
         })
         .await;
         assert_eq!(market.free(world.payee).await.unwrap(), Amount::from(world.rate(900_000)));
+    });
+}
+
+#[test]
+fn agreements_that_come_back_under_each_others_numbers_are_proven_for_whom_they_are() {
+    run(async {
+        let Some(node) = Node::anvil(&FREE) else { return };
+        // Each of two endpoints shows another client's agreement under the number that the books have.
+        let beside = Proxy::of(&node).await;
+        let urls = [node.url(), beside.url()];
+        let world = World::on(node, &urls, "").await;
+        world.serve_anybody();
+        let provider = world.start().await;
+        let purse = Amount(world.rate(600_000).units() * 400);
+        let (one, other) = (world.other_client(1, purse).await, world.other_client(2, purse).await);
+        let mut agreements = Vec::new();
+        for ((wallet, identity), fragments) in [(one, 1..2), (other, 2..4)] {
+            let caller = provider.caller(&identity);
+            agreements.push(world.agree_of((&wallet, &identity), &caller, &stored(fragments)).await);
+        }
+        let [first, second] = <[_; 2]>::try_from(agreements).unwrap();
+        let opened = world.report().agreements[0].opened;
+        provider.stop().await;
+        undo(&world, opened).await;
+        let chain = world.node.chain(&world.deployment).await;
+        let provider_wallet = Wallet::start(chain, world.provider_key(), policy());
+        let again = [second.1.proposal, first.1.proposal];
+        let activated = provider_wallet.market().activate(&again).await.unwrap();
+        assert_eq!(activated.agreements, [Ok(first.0), Ok(second.0)]);
+        provider_wallet.stop().await;
+
+        let _provider = world.start().await;
+        let rates = [world.rate(600_000), world.rate(300_000)];
+        until("the books have each under its number", || async {
+            let rows = world.report().agreements;
+            rows.iter().map(|row| row.rate).collect::<Vec<_>>() == rates.map(Amount::from)
+        })
+        .await;
+        world.proven_epoch().await;
+        let market = world.wallet.chain().market();
+        let pay = rates.into_iter().map(Amount::from).sum();
+        assert_eq!(market.free(world.payee).await.unwrap(), pay);
     });
 }
 

@@ -128,6 +128,22 @@ impl World {
         }
     }
 
+    /// Has the provider store for whoever comes, from its next start on.
+    pub(crate) fn serve_anybody(&self) {
+        let path = self.dir.join(CONFIG_FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("open = false", "open = true")).unwrap();
+    }
+
+    /// A client beside the first one, with money for an offer: its wallet, and the key that it speaks with.
+    pub(crate) async fn other_client(&self, number: u64, purse: Amount) -> (WalletKey, SigningKey) {
+        let mut secret = [9; 32];
+        secret[..8].copy_from_slice(&number.to_be_bytes());
+        let wallet = WalletKey::from_secret(&secret).unwrap();
+        self.wallet.market().deposit(wallet.address(), purse).await.unwrap();
+        (wallet, SigningKey::from_seed(secret))
+    }
+
     /// The key in the provider's folder, as another process would use it.
     pub(crate) fn provider_key(&self) -> WalletKey {
         self.key_in(WALLET_FILE)
@@ -275,11 +291,22 @@ impl World {
         client: &Caller,
         stored: &[(FragmentId, Bytes)],
     ) -> (AgreementId, FragmentSet) {
+        let (id, _) = self.agree_of((&self.wallet_key, &client_key()), client, stored).await;
+        (id, set(stored))
+    }
+
+    /// Another client's; gives what it had offered.
+    pub(crate) async fn agree_of(
+        &self,
+        (wallet, identity): (&WalletKey, &SigningKey),
+        client: &Caller,
+        stored: &[(FragmentId, Bytes)],
+    ) -> (AgreementId, ProposalRequest) {
         for fragment in stored {
             client.put(fragment, Access::Owner).await.unwrap();
         }
-        let set = set(stored);
-        let offer = self.offer(&set, Epoch(self.epoch().await.0 + 30)).await;
+        let end = Epoch(self.epoch().await.0 + 30);
+        let offer = self.offer_of(wallet, identity, &set(stored), end).await;
         let propose = || async { client.client.propose(&client.peer, &offer).await.unwrap() };
         until("the offer is decided", || async {
             !matches!(propose().await, ProposalAnswer::Pending { .. })
@@ -287,7 +314,7 @@ impl World {
         .await;
         let answer = propose().await;
         let ProposalAnswer::Accepted { agreement, .. } = answer else { panic!("{answer:?}") };
-        (agreement, set)
+        (agreement, offer)
     }
 
     /// New terms for a set, as the client would send them.

@@ -1,7 +1,7 @@
 //! Agreements, their terms and their sets.
 
 use super::{Books, BooksError, address, amount, bytes, json, parsed, text, to_json};
-use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use seedbank_agreement::fragment_set::SetChange;
 use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, Fragment, Rate, Revision, SetRoot, Signature, Signed,
@@ -132,6 +132,15 @@ fn put_leaf(
     Ok(())
 }
 
+fn offer_again(connection: &Connection, id: AgreementId) -> rusqlite::Result<bool> {
+    let changed = connection.execute(
+        "UPDATE proposals SET outcome = NULL
+         WHERE digest = (SELECT proposal FROM agreements WHERE id = ?1) AND outcome = ?2",
+        params![id.0, OPENED],
+    )?;
+    Ok(changed > 0)
+}
+
 impl Books {
     /// Lets a key act for a wallet from now on. A key acts for one wallet.
     pub(crate) fn bind(
@@ -233,12 +242,7 @@ impl Books {
 
     /// The chain has lost an agreement before its first epoch was over: its offer is under way again, if it is still kept.
     pub(crate) fn offer_again(&self, id: AgreementId) -> Result<bool, BooksError> {
-        let changed = self.connection.execute(
-            "UPDATE proposals SET outcome = NULL
-             WHERE digest = (SELECT proposal FROM agreements WHERE id = ?1) AND outcome = ?2",
-            params![id.0, OPENED],
-        )?;
-        Ok(changed > 0)
+        Ok(offer_again(&self.connection, id)?)
     }
 
     /// Agreements whose offers are under way again.
@@ -294,9 +298,16 @@ impl Books {
             transaction.commit()?;
             return Ok(());
         }
+        // What had this number is lost too, and if it is as young its offer may be under way again. From what is older no number is taken:
+        // whoever says that it is another's is wrong, and nothing is written.
+        offer_again(&transaction, id)?;
+        let sql = "SELECT id FROM agreements JOIN proposals ON proposal = digest WHERE id = ?1";
+        let other: Option<u32> = transaction.query_row(sql, [id.0], |row| row.get(0)).optional()?;
         // Under its old number it never was.
-        for table in ["agreements WHERE id", "terms WHERE agreement", "leaves WHERE agreement"] {
-            transaction.execute(&format!("DELETE FROM {table} = ?1"), [before])?;
+        for number in [before, other] {
+            for table in ["agreements WHERE id", "terms WHERE agreement", "leaves WHERE agreement"] {
+                transaction.execute(&format!("DELETE FROM {table} = ?1"), [number])?;
+            }
         }
         transaction.execute(
             "INSERT INTO agreements VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, NULL)",

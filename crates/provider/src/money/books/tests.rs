@@ -278,6 +278,32 @@ fn agreement_that_the_chain_lost_is_an_offer_again_and_comes_back_as_it_was_or_a
 }
 
 #[test]
+fn number_that_is_anothers_after_a_reorganisation_is_taken_from_the_young_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut books = opened(dir.path());
+    let (first, second) = (offer(&[1, 2, 3]), {
+        let mut other = offer(&[4]);
+        other.request.proposal.message.client = Address([3; 20]);
+        PendingProposal { digest: [3; 32], key: PublicKey([2; 32]), ..other }
+    });
+    let next = AgreementId(ID.0 + 1);
+    books.add_proposal(&second, Timestamp(6)).unwrap();
+    books.open_agreement(&second, next, Epoch(3), TransactionHash([7; 32])).unwrap();
+    // The chain has both again, each under the other's number.
+    books.open_agreement(&first, next, Epoch(3), TransactionHash([8; 32])).unwrap();
+    assert_eq!(books.proposals().unwrap(), std::slice::from_ref(&second));
+    books.open_agreement(&second, ID, Epoch(3), TransactionHash([8; 32])).unwrap();
+    let numbers = books.agreements().unwrap().into_iter().map(|row| (row.id, row.key)).collect::<Vec<_>>();
+    assert_eq!(numbers, [(ID, second.key), (next, first.key)]);
+    assert_eq!((held(&books, 0), books.leaves(next, 0).unwrap().len()), (vec![4], 3));
+
+    books.forget_offers(Epoch(4)).unwrap();
+    let third = PendingProposal { digest: [4; 32], ..second };
+    assert!(books.open_agreement(&third, next, Epoch(4), TransactionHash([9; 32])).is_err());
+    assert_eq!(books.leaves(next, 0).unwrap().len(), 3, "it is kept as it was");
+}
+
+#[test]
 fn what_a_killed_daemon_may_have_served_is_nobodys_debt_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut books = Books::open(dir.path()).unwrap();

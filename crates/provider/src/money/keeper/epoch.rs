@@ -4,7 +4,7 @@ use super::{COMPARED_ALWAYS, Keeper, RoundError};
 use crate::money::absence::{Expected, Judged};
 use crate::money::books::{AgreementRow, Fate, State};
 use crate::money::gas::Work;
-use seedbank_agreement::{AgreementId, Amount, Epoch};
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch};
 use seedbank_settlement::{Agreement, Chain, Outcome, ProofSet};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{error, info, warn};
@@ -15,6 +15,11 @@ const MOVE_ON_MAX: usize = 50;
 const ADVANCE_MAX: u32 = 300;
 /// Past epochs settled in one round.
 const SETTLE_MAX: u32 = 1_000;
+
+/// Whether a number is still the agreement that the books have under it: after a reorganisation it may be another's.
+fn is_its(agreement: &Agreement, client: Address, provider: Address) -> bool {
+    (agreement.client, agreement.provider) == (client, provider)
+}
 
 impl Keeper {
     /// Brings the set to the present epoch, whatever was missed while nobody looked.
@@ -147,9 +152,7 @@ impl Keeper {
             self.agreements_of(ids).await?.into_iter().collect();
         let own = self.own();
         for row in rows {
-            // After a reorganisation a number may be another agreement's.
-            let is_its = |agreement: &Agreement| agreement.client == row.client && agreement.provider == own;
-            match found.get(&row.id).copied().flatten().filter(is_its) {
+            match found.get(&row.id).copied().flatten().filter(|found| is_its(found, row.client, own)) {
                 Some(agreement) => {
                     self.absences.shown(row.id);
                     self.money.blocking(move |money| money.compare(&row, &agreement, epoch)).await?;
@@ -171,7 +174,7 @@ impl Keeper {
         }
         let is_shown = |chain: Chain| async move {
             let found = chain.market().get_agreement(id).await?;
-            Ok(found.is_some_and(|agreement| agreement.provider == own))
+            Ok(found.is_some_and(|agreement| is_its(&agreement, client, own)))
         };
         if self.any_endpoint(is_shown).await {
             self.absences.shown(id);
