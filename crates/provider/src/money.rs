@@ -26,6 +26,8 @@ mod report;
 mod settle;
 mod strangers;
 mod terms;
+#[cfg(test)]
+mod testing;
 mod unwritten;
 mod wallet_file;
 

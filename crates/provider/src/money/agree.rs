@@ -3,7 +3,7 @@
 use crate::money::books::{Books, BooksError, PendingProposal, Quoted, State, Terms};
 use crate::money::terms::{
     OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, behind, charge, check_proposal, check_revision,
-    check_signer_of, not_held, room, still_to_come,
+    check_signer, check_signer_of, not_held, room, still_to_come,
 };
 use crate::money::{FRAGMENTS_MAX, Money, PINNED_UNTIL, books_failed, no_chain};
 use crate::service::now;
@@ -133,11 +133,13 @@ impl Money {
         if chain.binding(client).check(&peer, &request.binding).is_err() {
             return Err(refuse(RefusalReason::Binding, "this key is not bound to the client's wallet"));
         }
-        let set = FragmentSet::new(request.added.iter().map(fragment)).map_err(|error| wrong_set(&error))?;
         let (signer, rules) = tokio::try_join!(
             self.signer(wallet, &client, request.proposal.signer(&domain).ok()),
             self.rules(wallet),
         )?;
+        // The rest is asked of the chain, and the set is made, for those only who may sign.
+        check_signer(signer, request.proposal.message.escrow, rules.now)?;
+        let set = FragmentSet::new(request.added.iter().map(fragment)).map_err(|error| wrong_set(&error))?;
         let promised = self.promised(rules.epoch, None).await?;
         let (agreement, free, own_set, staked, entry) = tokio::try_join!(
             chain.market().agreement_of(client, self.payee),
@@ -618,3 +620,6 @@ fn terms_of(revision: &Revision) -> Terms {
 fn stake(set: Option<&ProofSet>, stake: Amount, promised: Amount) -> Stake {
     Stake { stake, rate_max: set.map_or(Amount::ZERO, |set| set.rate_max), promised }
 }
+
+#[cfg(test)]
+mod tests;

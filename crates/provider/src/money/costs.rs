@@ -1,20 +1,14 @@
 //! What proofs and paid reads cost the provider, measured: run with `--ignored --nocapture`.
 
-use crate::chain_config::ChainConfig;
-use crate::config::Config;
 use crate::money::prove::build;
-use crate::money::{Money, create_wallet};
+use crate::money::testing::{opened, put, store};
 use rustix::time::{ClockId, clock_gettime};
 use seedbank_agreement::lane::Cover;
 use seedbank_agreement::{
     Address, AgreementId, Amount, Domain, Fragment, FragmentSet, Lane, Typed, Voucher, WalletKey,
 };
-use seedbank_formats::keys::SigningKey;
-use seedbank_formats::{Asked, FragmentId, PublicKey, Timestamp};
-use seedbank_protocol::messages::{Prices, TokenUnits};
-use seedbank_store::{Access, Config as StoreConfig, NewClaim, PutStart, RealDisk, Store, StoreId};
+use seedbank_formats::{PublicKey, Timestamp};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 const NOW: Timestamp = Timestamp(1_900_000_000);
@@ -24,27 +18,6 @@ fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let (seconds, nanos) = (i32::try_from(time.tv_sec).unwrap(), i32::try_from(time.tv_nsec).unwrap());
     f64::from(seconds) + f64::from(nanos) / 1e9
-}
-
-fn store(dir: &Path) -> Arc<Store> {
-    let id = StoreId([1; 32]);
-    let disk = RealDisk::create(dir).unwrap();
-    Store::create(&disk, id).unwrap();
-    let mut config = StoreConfig::new(id, 8 << 30);
-    (config.reserve_bytes, config.quotas.others_bytes) = (0, 8 << 30);
-    Arc::new(Store::open(Arc::new(disk), config).unwrap())
-}
-
-fn put(store: &Store, bytes: &[u8]) -> FragmentId {
-    let id = FragmentId::of(bytes);
-    let until = NOW.plus_seconds(3_600);
-    let claim = NewClaim { client: PublicKey([2; 32]), until, access: Access::Owner, asked: Asked(1) };
-    let PutStart::Receive(mut put) = store.begin_put(id, bytes.len() as u64, claim, NOW).unwrap() else {
-        panic!("each fragment is put once")
-    };
-    put.write(bytes).unwrap();
-    put.finish(NOW).unwrap();
-    id
 }
 
 fn mixed(state: &mut u64) -> u64 {
@@ -65,7 +38,7 @@ fn proof_costs_the_same_however_much_is_stored() {
         let mut bytes = vec![7; usize::try_from(length).unwrap()];
         let ids = (0..fragments).map(|number| {
             bytes[..8].copy_from_slice(&number.to_le_bytes());
-            put(&store, &bytes)
+            put(&store, PublicKey([2; 32]), &bytes)
         });
         let leaves: Vec<Fragment> =
             ids.map(|id| Fragment { id, length, retain_until: seedbank_agreement::Epoch(0) }).collect();
@@ -93,24 +66,6 @@ fn proof_costs_the_same_however_much_is_stored() {
             used / f64::from(rounds),
         );
     }
-}
-
-/// The money side of a provider in a folder, which is prepared if it is empty.
-pub(super) fn opened(dir: &Path) -> Money {
-    let data = dir.join("data");
-    if !data.exists() {
-        create_wallet(dir, "wallet.key").unwrap();
-        let _made = store(&data);
-    }
-    let text = "operator = \"a\"\nregion = \"b\"\ncapacity = \"1GB\"\n[chain]\nrpc = [\"http://127.0.0.1:1\"]\n\
-                directory = \"0x00000000000000000000000000000000000000ab\"\n";
-    let config: ChainConfig = Config::parse(text, dir).unwrap().chain.unwrap();
-    let prices =
-        Prices { storage_per_gib_month: TokenUnits(1), retrieval_per_gib: TokenUnits(1_000_000_000_000_000) };
-    let identity = Arc::new(SigningKey::from_seed([3; 32]));
-    let disk = RealDisk::lock(&data).unwrap();
-    let store = Store::open(Arc::new(disk), StoreConfig::new(StoreId([1; 32]), 8 << 30)).unwrap();
-    Money::open(dir, &config, prices, identity, Arc::new(store)).unwrap()
 }
 
 #[tokio::test]

@@ -320,7 +320,7 @@ fn refusal(reason: VoucherReason, message: &str, lane: Option<&Lane>) -> Voucher
 #[cfg(test)]
 mod tests {
     use super::{Step, step_of};
-    use crate::money::costs::opened;
+    use crate::money::testing::opened;
     use rusqlite::Connection;
     use seedbank_agreement::credit::Network;
     use seedbank_agreement::lane::Cover;

@@ -142,7 +142,8 @@ fn check_set(
     Ok(())
 }
 
-fn check_signer(signer: Signer, commits: Amount, now: Timestamp) -> Result<(), Box<Refusal>> {
+/// Whether this signer may commit so much.
+pub(crate) fn check_signer(signer: Signer, commits: Amount, now: Timestamp) -> Result<(), Box<Refusal>> {
     let may = match signer {
         Signer::Client => true,
         Signer::Authorized { cap, until } => until >= now && cap >= commits,

@@ -1,6 +1,6 @@
 //! Offers and revisions that are refused, and ones that are asked for twice.
 
-use crate::support::{client_key, key};
+use crate::support::{client_key, fragment, key};
 use crate::world::{World, accepted, retained, run, set, stored};
 use seedbank_agreement::{Epoch, Rate, SetRoot, Typed, WalletKey};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
@@ -8,6 +8,7 @@ use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, Refusal, RefusalReason, RevisionAnswer, RevisionRequest,
 };
 use seedbank_protocol::routes::Access;
+use seedbank_testkit::chain::{Node, Proxy};
 use seedbank_transport::ClaimOutcome;
 
 fn refused(answer: RevisionAnswer) -> Refusal {
@@ -71,7 +72,10 @@ fn revision_is_signed_only_for_what_is_held_priced_and_promised() {
             revision: wanted.revision.message.clone().sign(&domain, &stranger),
             ..wanted.clone()
         };
-        assert_eq!(refused(ask(forged).await).reason, RefusalReason::Signature);
+        assert_eq!(refused(ask(forged.clone()).await).reason, RefusalReason::Signature);
+        // Whoever may not sign is not told whether the difference fits: no set is made for it.
+        let unfit = RevisionRequest { removed: vec![fragment(9, 10).0], ..forged };
+        assert_eq!(refused(ask(unfit).await).reason, RefusalReason::Signature);
 
         // Asked twice, signed once.
         let signature = accepted(ask(wanted.clone()).await);
@@ -118,7 +122,9 @@ fn revision_is_signed_only_for_what_is_held_priced_and_promised() {
 #[test]
 fn offer_that_is_not_the_clients_or_not_covered_is_refused() {
     run(async {
-        let world = World::new("").await;
+        let node = Node::embedded().await;
+        let endpoint = Proxy::of(&node).await;
+        let world = World::on(node, &[endpoint.url()], "").await;
         let provider = world.start().await;
         let client = provider.client();
         let kept = stored(1..3);
@@ -158,8 +164,11 @@ fn offer_that_is_not_the_clients_or_not_covered_is_refused() {
         }
         let elsewhere = seedbank_agreement::Domain { chain_id: 5, ..domain };
         let replayed = offer.proposal.message.clone().sign(&elsewhere, &world.wallet_key);
+        let asked = || world.asked_about(&endpoint, world.wallet.address());
+        let before = asked();
         let refused = ask(ProposalRequest { proposal: replayed, ..offer.clone() }).await;
         assert_eq!(no_agreement(refused), RefusalReason::Signature);
+        assert_eq!(asked(), before + 1, "only whether that signer may sign");
 
         let (id, _) = world.agree(&client, &kept).await;
         let again = with(&|terms| terms.nonce.0[0] ^= 1);

@@ -1,8 +1,9 @@
 //! Gas that costs something, and coin that runs out.
 
-use crate::world::{EPOCH, World, all_is_well, run, stored, until};
-use seedbank_agreement::Amount;
-use seedbank_protocol::payment::VoucherAnswer;
+use crate::world::{EPOCH, World, all_is_well, run, set, stored, until};
+use seedbank_agreement::{Amount, Epoch};
+use seedbank_protocol::payment::{TransactionHash, VoucherAnswer};
+use seedbank_protocol::routes::Access;
 use seedbank_provider::{Fate, Wei};
 use seedbank_settlement::Outcome;
 use seedbank_testkit::chain::{Act, Node, Proxy};
@@ -153,5 +154,79 @@ fn vouchers_are_not_cashed_until_they_bring_more_than_their_gas_takes() {
         let report = world.report();
         let cost = report.costs.iter().find(|row| row.work == "cash").unwrap();
         assert!(report.redemptions[0].paid.0 > 2 * cost.wei.0, "{cost:?}");
+    });
+}
+
+#[test]
+fn after_a_restart_vouchers_are_cashed_at_the_price_of_gas_before_anything_was_sent() {
+    run(async {
+        // The registry needs no news of a port.
+        let lines = "public_address = \"127.0.0.1:7410\"\n[chain.redeem]\nevery_s = 0\nfactor = 2\n";
+        let (world, _proxy) = world(lines, COIN).await;
+        let provider = world.start().await;
+        world.open_channel(5_000_000_000, 4_000_000_000).await;
+        let client = provider.client();
+        let paid = client.client.pay(&client.peer, &world.voucher(1_000_000)).await.unwrap();
+        assert!(matches!(paid, VoucherAnswer::Accepted(_)));
+        provider.stop().await;
+        let nonce = || world.node.ask("eth_getTransactionCount", json!([world.payee.to_string(), "latest"]));
+        let sent = nonce().await;
+        let epoch = world.next_epoch().await;
+
+        let provider = world.start().await;
+        until("a round is over", || async {
+            world.report().standing.is_some_and(|standing| standing.epoch == epoch)
+        })
+        .await;
+        assert!(world.report().redemptions.is_empty(), "it would cost more than it brings");
+        assert_eq!(nonce().await, sent, "nothing was sent since");
+        let client = provider.client();
+        let paid = client.client.pay(&client.peer, &world.voucher(1_000_000_000)).await.unwrap();
+        assert!(matches!(paid, VoucherAnswer::Accepted(_)));
+        until("it is cashed", || async { world.report().redemptions.len() == 1 }).await;
+    });
+}
+
+#[test]
+fn offers_that_wait_come_after_the_proof_of_an_epoch_that_has_begun() {
+    run(async {
+        let (world, proxy) = world(&format!("gas_price_max = {}", 2 * PRICE), COIN).await;
+        world.serve_anybody();
+        let (provider, _, _) = world.earning().await;
+        let kept = stored(3..4);
+        let (wallet, identity) = world.other_client(1, Amount(world.rate(300_000).units() * 400)).await;
+        let caller = provider.caller(&identity);
+        caller.put(&kept[0], Access::Owner).await.unwrap();
+        // Nothing is sent at this price.
+        proxy.does(|method, _| match method {
+            "eth_gasPrice" => Act::Answer(json!("0x7d1")),
+            _ => Act::Forward,
+        });
+        let end = Epoch(world.epoch().await.0 + 30);
+        let offer = world.offer_of(&wallet, &identity, &set(&kept), end).await;
+        let sql = "SELECT count(*) FROM proposals WHERE outcome IS NULL";
+        let under_way = || world.books().query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+        tokio::select! {
+            answer = caller.client.propose(&caller.peer, &offer) => panic!("{answer:?}"),
+            () = until("the offer is under way", || async { under_way() == 1 }) => {}
+        }
+        provider.stop().await;
+        let epoch = world.next_epoch().await;
+        proxy.does(|_, _| Act::Forward);
+
+        let _provider = world.start().await;
+        until("the offer is an agreement", || async { under_way() == 0 }).await;
+        world.earned_epochs(2).await;
+        let report = world.report();
+        let proof = report.epochs.iter().find(|row| row.epoch == epoch).unwrap().proof.unwrap();
+        let opened = report.agreements.iter().find(|row| row.client == wallet.address()).unwrap().opened;
+        let block = |transaction: TransactionHash| {
+            let node = &world.node;
+            async move {
+                let receipt = node.ask("eth_getTransactionReceipt", json!([transaction.to_string()])).await;
+                u64::from_str_radix(&receipt["blockNumber"].as_str().unwrap()[2..], 16).unwrap()
+            }
+        };
+        assert!(block(proof).await < block(opened).await);
     });
 }

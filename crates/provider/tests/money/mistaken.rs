@@ -1,17 +1,9 @@
 //! Chains that deny what is there, books that forgot, and disks that take nothing more: none of it costs a set or an epoch.
 
 use crate::world::{World, accepted, run, set, stored, until};
-use rusqlite::Connection;
 use seedbank_protocol::routes::Access;
 use seedbank_provider::Fate;
 use seedbank_testkit::chain::{Act, Node, Proxy};
-use serde_json::Value;
-
-fn books(world: &World) -> Connection {
-    let books = Connection::open(world.dir.join("money.db")).unwrap();
-    books.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
-    books
-}
 
 #[test]
 fn agreement_that_the_only_endpoint_denies_for_a_while_is_kept_and_proven_again() {
@@ -26,9 +18,7 @@ fn agreement_that_the_only_endpoint_denies_for_a_while_is_kept_and_proven_again(
             world.proven_epoch().await;
         }
         // Of an agreement that is not shown it is asked whether its client has another one.
-        let client = world.wallet.address().to_string().to_lowercase();
-        let is_look = |params: &Value| params.to_string().to_lowercase().contains(&client[2..]);
-        let looks = || only.asked("eth_call").iter().filter(|params| is_look(params)).count();
+        let looks = || world.asked_about(&only, world.wallet.address());
         let before = looks();
         world.deny_market(&only);
         until("more than one look is over", || async { looks() > before + 2 }).await;
@@ -54,7 +44,7 @@ fn agreement_that_the_books_closed_by_mistake_or_do_not_know_keeps_no_set_from_g
         let market = world.wallet.chain().market();
         world.posted(id, 1).await;
         provider.stop().await;
-        books(&world).execute("UPDATE agreements SET closed = ?1", [epoch.0]).unwrap();
+        world.books().execute("UPDATE agreements SET closed = ?1", [epoch.0]).unwrap();
         let provider = world.start().await;
         world.proven_epoch().await;
         until("it runs in the books", || async { world.report().agreements[0].closed.is_none() }).await;
@@ -62,7 +52,7 @@ fn agreement_that_the_books_closed_by_mistake_or_do_not_know_keeps_no_set_from_g
         // A copy of the books from before the agreement: its data can't be proven, but it ends in order.
         provider.stop().await;
         let forget = "DELETE FROM agreements; DELETE FROM terms; DELETE FROM leaves;";
-        books(&world).execute_batch(forget).unwrap();
+        world.books().execute_batch(forget).unwrap();
         let provider = world.start().await;
         world.wallet.market().terminate(id).await.unwrap();
         for _ in 0..6 {
@@ -103,12 +93,12 @@ fn epoch_is_proven_although_nothing_can_be_written_and_the_books_catch_up() {
                 "CREATE TRIGGER {table}_{what} BEFORE {what} ON {table} BEGIN SELECT RAISE(ABORT, 'full'); END;"
             )
         });
-        books(&world).execute_batch(&full).unwrap();
+        world.books().execute_batch(&full).unwrap();
         for _ in 0..2 {
             world.proven_epoch().await;
         }
         let again = each(&|table, what| format!("DROP TRIGGER {table}_{what};"));
-        books(&world).execute_batch(&again).unwrap();
+        world.books().execute_batch(&again).unwrap();
         world.earned_epochs(3).await;
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::support::{Caller, Provider, client_key, fragment, options, start_in};
 use bytes::Bytes;
+use rusqlite::Connection;
 use seedbank_agreement::price::rate_per_epoch;
 use seedbank_agreement::{
     Address, AgreementId, Amount, Epoch, Fragment, FragmentSet, Nonce, Proposal, Rate, Revision, Typed,
@@ -19,7 +20,7 @@ use seedbank_provider::{
 };
 use seedbank_settlement::{Deployment, EndpointUrl, Outcome, Settings, Wallet};
 use seedbank_testkit::chain::{Act, Node, Proxy, key};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -154,6 +155,13 @@ impl World {
         WalletKey::from_secret(&from_hex(digits.trim_end()).unwrap()).unwrap()
     }
 
+    /// The provider's books, as they lie there.
+    pub(crate) fn books(&self) -> Connection {
+        let books = Connection::open(self.dir.join("money.db")).unwrap();
+        books.busy_timeout(Duration::from_secs(10)).unwrap();
+        books
+    }
+
     /// What the books say.
     pub(crate) fn report(&self) -> MoneyReport {
         report(&self.dir).unwrap().unwrap()
@@ -232,6 +240,13 @@ impl World {
             market.get_agreement(id).await.unwrap().unwrap().sequence == sequence
         })
         .await;
+    }
+
+    /// How often an endpoint was asked about somebody.
+    pub(crate) fn asked_about(&self, endpoint: &Proxy, whom: Address) -> usize {
+        let whom = whom.to_string().to_lowercase();
+        let names = |params: &&Value| params.to_string().to_lowercase().contains(&whom[2..]);
+        endpoint.asked("eth_call").iter().filter(names).count()
     }
 
     /// From now on an endpoint shows right blocks, and a market that is empty.

@@ -159,6 +159,22 @@ fn offer_is_remembered_with_what_became_of_it() {
 }
 
 #[test]
+fn offers_wait_in_the_order_in_which_they_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let books = Books::open(dir.path()).unwrap();
+    for (byte, received) in [(1, 9), (2, 7), (3, 8)] {
+        let mut offer = offer(&[byte]);
+        offer.request.proposal.message.client = Address([byte; 20]);
+        (offer.digest, offer.key) = ([byte; 32], PublicKey([byte % 2; 32]));
+        books.add_proposal(&offer, Timestamp(received)).unwrap();
+    }
+    let bytes = |offers: Vec<PendingProposal>| offers.iter().map(|offer| offer.digest[0]).collect::<Vec<_>>();
+    assert_eq!(bytes(books.proposals().unwrap()), [2, 3, 1]);
+    assert_eq!(bytes(books.first_proposals(2).unwrap()), [2, 3], "the others are there in the next round");
+    assert_eq!(bytes(books.proposals_of(&PublicKey([1; 32]), &[3; 32]).unwrap()), [1]);
+}
+
+#[test]
 fn ledger_keeps_what_was_earned_and_lost() {
     let dir = tempfile::tempdir().unwrap();
     let mut books = opened(dir.path());

@@ -36,6 +36,37 @@ enum Activated {
     NotTogether,
 }
 
+/// The offers of one round, in the transactions that are to be tried.
+struct Batches<T> {
+    waiting: VecDeque<Vec<T>>,
+    sent: u32,
+}
+
+impl<T> Batches<T> {
+    fn of(offers: Vec<T>) -> Batches<T> {
+        Batches { waiting: VecDeque::from([offers]), sent: 0 }
+    }
+
+    /// What is tried next, unless this round has sent enough.
+    fn next(&mut self) -> Option<Vec<T>> {
+        if self.sent >= ACTIVATIONS_MAX {
+            return None;
+        }
+        self.waiting.pop_front().filter(|batch| !batch.is_empty())
+    }
+
+    /// One of them was sent.
+    fn sent(&mut self) {
+        self.sent += 1;
+    }
+
+    /// These can't be sent together: the one that it is about must not hold up the others.
+    fn split(&mut self, mut batch: Vec<T>) {
+        let second = batch.split_off(batch.len() / 2);
+        self.waiting.extend([batch, second]);
+    }
+}
+
 impl Keeper {
     pub(super) async fn open_agreements(&mut self, epoch: Epoch) -> Result<(), RoundError> {
         // The others are there in the next round.
@@ -48,26 +79,19 @@ impl Keeper {
                 None => unknown.push(offer),
             }
         }
-        let mut sent = 0;
-        let mut batches = VecDeque::from([unknown]);
-        while let Some(batch) = batches.pop_front() {
-            if batch.is_empty() || sent == ACTIVATIONS_MAX {
-                continue;
-            }
+        let mut batches = Batches::of(unknown);
+        while let Some(batch) = batches.next() {
             match self.activate(&batch).await? {
                 Activated::Decided(outcomes) => {
                     // One that is refused before it is sent costs nothing.
-                    sent += u32::from(outcomes.iter().any(Result::is_ok));
+                    if outcomes.iter().any(Result::is_ok) {
+                        batches.sent();
+                    }
                     for (offer, outcome) in batch.into_iter().zip(outcomes) {
                         self.note_opened(offer, outcome, epoch).await?;
                     }
                 }
-                // The one that it is about must not hold up the others.
-                Activated::NotTogether => {
-                    let mut first = batch;
-                    let second = first.split_off(first.len() / 2);
-                    batches.extend([first, second]);
-                }
+                Activated::NotTogether => batches.split(batch),
             }
         }
         Ok(())
@@ -127,5 +151,37 @@ impl Keeper {
             .await?;
         self.money.offers.send_modify(|count| *count += 1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ACTIVATIONS_MAX, Batches};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn round_sends_few_transactions_and_offers_that_spoil_them_are_found_while_the_others_go_on() {
+        let spoil = [3, 17, 30];
+        let (mut waiting, mut rounds): (BTreeSet<u32>, u32) = ((0..40).collect(), 0);
+        while !waiting.is_empty() {
+            let mut batches = Batches::of(waiting.iter().copied().collect());
+            let mut sent = 0;
+            while let Some(batch) = batches.next() {
+                let spoilt = batch.iter().any(|offer| spoil.contains(offer));
+                if spoilt && batch.len() > 1 {
+                    batches.split(batch);
+                    continue;
+                }
+                if !spoilt {
+                    batches.sent();
+                    sent += 1;
+                }
+                assert!(batch.iter().all(|offer| waiting.remove(offer)), "each is tried once");
+            }
+            assert!(sent <= ACTIVATIONS_MAX, "an epoch that begins would wait for {sent} transactions");
+            rounds += 1;
+        }
+        assert!(rounds < 10, "{rounds} rounds");
+        assert!(Batches::<u32>::of(Vec::new()).next().is_none());
     }
 }
