@@ -2,11 +2,13 @@
 //!
 //! What is signed and what is held differ all the time: a push places fragments before anybody signs, a collection gives
 //! fragments up that are still in a signed set. So a set has rows of its own, which change with the provider's signature
-//! alone. What is asked is noted before it is asked: whoever comes after a crash asks the same again.
+//! alone. What is asked is noted before it is asked: whoever comes after a crash asks the same again. A set that only its provider
+//! knows is taken in beside what is known, and takes its place when it is whole and found to be what was signed.
 
 use crate::error::CatalogError;
 use crate::records::{
-    Agreement, AgreementState, LeaseId, NewRevision, PendingRevision, RevisionEnd, SetDraft, SetItem,
+    AdoptedTerms, Adoption, AdoptionEnd, Agreement, AgreementState, LeaseId, NewRevision, PendingRevision,
+    RevisionEnd, SetDraft, SetItem,
 };
 use crate::turn::{Turn, unknown};
 use rusqlite::{Row, params};
@@ -87,9 +89,9 @@ impl Turn<'_> {
         // Equal fragments of two segments have one id, and one length.
         added.dedup_by_key(|item| item.fragment);
         let mut removed = match lease {
-            // Whoever pushes does not wait for what is given up.
-            Some(_) => Vec::new(),
-            None => {
+            // Whoever pushes does not wait for what is given up, and signs for no more of it than was signed before.
+            Some(_) if added.is_empty() => Vec::new(),
+            Some(_) | None => {
                 let sql = "SELECT a.id FROM agreed a WHERE a.agreement = ?2 AND NOT EXISTS (
                                SELECT 1 FROM fragments f WHERE f.holder = ?1 AND f.id = a.id)
                            ORDER BY a.id LIMIT ?3";
@@ -108,8 +110,6 @@ impl Turn<'_> {
         })?;
         items.retain(|item| !gone.contains(&item.fragment));
         items.extend(&added);
-        let leaf =
-            |item: &SetItem| Fragment { id: item.fragment, length: item.length, retain_until: Epoch(0) };
         let set = FragmentSet::new(items.iter().map(leaf))
             .map_err(|error| CatalogError::Corrupt { message: format!("an agreed set: {error}") })?;
         let fragments = u64::try_from(items.len()).unwrap_or(u64::MAX);
@@ -188,26 +188,73 @@ impl Turn<'_> {
         Ok(())
     }
 
-    pub(crate) fn adopt_agreement(
-        &self,
-        provider: PublicKey,
-        first: bool,
-        items: Vec<SetItem>,
-        last: Option<(u32, u32)>,
-    ) -> Result<(), CatalogError> {
-        if first {
-            self.drop_agreement(provider)?;
-            self.insert_agreement(&provider)?;
+    pub(crate) fn begin_adoption(&self, provider: PublicKey) -> Result<Adoption, CatalogError> {
+        self.run("DELETE FROM adoptions WHERE provider = ?1", [provider.as_bytes()])?;
+        let sql = "INSERT INTO adoptions (provider) VALUES (?1) RETURNING number";
+        let number = self.one(sql, [provider.as_bytes()], |row| row.get(0))?;
+        Ok(Adoption { provider, number: number.expect("a row was inserted") })
+    }
+
+    pub(crate) fn adopt(&self, adoption: Adoption, items: Vec<SetItem>) -> Result<(), CatalogError> {
+        if !self.is_under_way(&adoption)? {
+            return Err(CatalogError::StaleRevision { provider: adoption.provider });
         }
-        let number = self.agreement_number(&provider)?.ok_or(CatalogError::StaleRevision { provider })?;
         for item in items {
-            let sql = "INSERT OR REPLACE INTO agreed (agreement, id, length, change) VALUES (?1, ?2, ?3, 0)";
-            self.run(sql, params![number, item.fragment.as_bytes(), item.length])?;
-        }
-        if let Some((id, sequence)) = last {
-            self.note_signed(number, id, sequence, None)?;
+            let sql = "INSERT OR REPLACE INTO adopted (adoption, id, length) VALUES (?1, ?2, ?3)";
+            self.run(sql, params![adoption.number, item.fragment.as_bytes(), item.length])?;
         }
         Ok(())
+    }
+
+    pub(crate) fn end_adoption(
+        &self,
+        adoption: Adoption,
+        terms: AdoptedTerms,
+    ) -> Result<AdoptionEnd, CatalogError> {
+        let provider = adoption.provider;
+        let stale = || CatalogError::StaleRevision { provider };
+        let known = self.agreement(&provider)?;
+        if !self.is_under_way(&adoption)? {
+            let is_done = known.is_some_and(|known| {
+                (known.id, known.sequence, known.signed)
+                    == (Some(terms.id), terms.sequence, Some(terms.signed))
+            });
+            return if is_done { Ok(AdoptionEnd::Adopted) } else { Err(stale()) };
+        }
+        if known.as_ref().is_some_and(|known| known.pending.is_some()) {
+            return Err(stale());
+        }
+        let items =
+            self.all("SELECT id, length FROM adopted WHERE adoption = ?1", [adoption.number], |row| {
+                Ok(SetItem { fragment: FragmentId(row.get(0)?), length: row.get(1)? })
+            })?;
+        // Fragments that make no set at all are no set of any terms.
+        let is_the_set = FragmentSet::new(items.iter().map(leaf))
+            .is_ok_and(|set| (set.root().0, set.total()) == (terms.root, terms.bytes));
+        if !is_the_set {
+            self.drop_adoption(adoption)?;
+            return Ok(AdoptionEnd::OtherSet);
+        }
+        if known.is_none() {
+            self.insert_agreement(&provider)?;
+        }
+        let number = self.agreement_number(&provider)?.ok_or_else(stale)?;
+        self.run("DELETE FROM agreed WHERE agreement = ?1", [number])?;
+        let sql = "INSERT INTO agreed (agreement, id, length, change)
+                   SELECT ?1, id, length, 0 FROM adopted WHERE adoption = ?2";
+        self.run(sql, params![number, adoption.number])?;
+        self.note_signed(number, terms.id, terms.sequence, terms.signed)?;
+        self.drop_adoption(adoption)?;
+        Ok(AdoptionEnd::Adopted)
+    }
+
+    pub(crate) fn drop_adoption(&self, adoption: Adoption) -> Result<(), CatalogError> {
+        self.run("DELETE FROM adoptions WHERE number = ?1", [adoption.number]).map(drop)
+    }
+
+    fn is_under_way(&self, adoption: &Adoption) -> Result<bool, CatalogError> {
+        let sql = "SELECT 1 FROM adoptions WHERE number = ?1 AND provider = ?2";
+        self.any(sql, params![adoption.number, adoption.provider.as_bytes()])
     }
 
     fn insert_agreement(&self, provider: &PublicKey) -> Result<(), CatalogError> {
@@ -216,15 +263,9 @@ impl Turn<'_> {
         self.run(sql, [provider.as_bytes()]).map(drop)
     }
 
-    fn note_signed(
-        &self,
-        number: i64,
-        id: u32,
-        sequence: u32,
-        signed: Option<String>,
-    ) -> Result<(), CatalogError> {
+    fn note_signed(&self, number: i64, id: u32, sequence: u32, signed: String) -> Result<(), CatalogError> {
         self.run(
-            "UPDATE agreements SET id = ?2, sequence = ?3, signed = coalesce(?4, signed),
+            "UPDATE agreements SET id = ?2, sequence = ?3, signed = ?4,
                  fragments = (SELECT count(*) FROM agreed WHERE agreement = ?1),
                  bytes = (SELECT coalesce(sum(length), 0) FROM agreed WHERE agreement = ?1)
              WHERE number = ?1",
@@ -277,6 +318,11 @@ fn agreement_at(row: &Row<'_>) -> rusqlite::Result<Agreement> {
         pending,
         state,
     })
+}
+
+/// As this home has it signed: it asks nobody to keep anything longer than the set has it.
+fn leaf(item: &SetItem) -> Fragment {
+    Fragment { id: item.fragment, length: item.length, retain_until: Epoch(0) }
 }
 
 fn state_name(state: AgreementState) -> &'static str {

@@ -28,6 +28,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
     include_str!("schema/4.sql"),
+    include_str!("schema/5.sql"),
 ];
 
 /// A tool that looks at the database may hold it for a moment.
@@ -79,6 +80,8 @@ impl Catalog {
         }
         migrate(&mut connection, MIGRATIONS)?;
         connection.execute("UPDATE lifecycle SET clean = 0", [])?;
+        // Whoever was taking a set in has to begin anew, and may never come back.
+        connection.execute("DELETE FROM adoptions", [])?;
         Ok(Catalog { connection, _lock: lock })
     }
 

@@ -3,11 +3,11 @@
 
 use crate::error::CatalogError;
 use crate::records::{
-    Agreement, AgreementState, Change, Collected, Commit, CommitBase, Contact, Dataset, DueClaim,
-    DuePosition, FragmentKey, Holding, Job, JobId, Lease, LeaseId, LiveBytes, MissingFragment, NewRevision,
-    NumberedList, NumberedPage, PendingHead, Provider, ProviderProfile, Push, RefRecord, RegisteredProvider,
-    Removed, RenewedClaim, Resolved, Restoration, RevisionEnd, SetDraft, SetItem, Snapshot, Usage,
-    VersionRecord, Work, hex,
+    AdoptedTerms, Adoption, AdoptionEnd, Agreement, AgreementState, Change, Collected, Commit, CommitBase,
+    Contact, Dataset, DueClaim, DuePosition, FragmentKey, Holding, Job, JobId, Lease, LeaseId, LiveBytes,
+    MissingFragment, NewRevision, NumberedList, NumberedPage, PendingHead, Provider, ProviderProfile, Push,
+    RefRecord, RegisteredProvider, Removed, RenewedClaim, Resolved, Restoration, RevisionEnd, SetDraft,
+    SetItem, Snapshot, Usage, VersionRecord, Work, hex,
 };
 use crate::turn::Turn;
 use seedbank_formats::checkpoint::RefKind;
@@ -235,18 +235,24 @@ operations! {
     Agreements: agreements() -> Vec<Agreement>;
     /// Providers whose agreed set is not what they hold for committed segments, and, with a lease, for its own.
     Unagreed: unagreed(lease: Option<LeaseId>) -> Vec<PublicKey>;
-    /// What would make a provider's agreed set that which it holds: up to `limit` fragments that come in, and, without a
-    /// lease, that go out. Reads the whole set.
+    /// What would make a provider's agreed set that which it holds: up to `limit` fragments that come in, and as many that
+    /// go out; with a lease, those only go out that go along with some that come in. Reads the whole set.
     DraftSet: draft_set(provider: PublicKey, lease: Option<LeaseId>, limit: u32) -> SetDraft;
     /// Notes what the provider is about to be asked to sign, before it is asked; [`CatalogError::StaleRevision`].
     BeginRevision: begin_revision(revision: NewRevision) -> ();
     /// Notes what became of it. Repeating one that succeeded succeeds; [`CatalogError::StaleRevision`].
     EndRevision: end_revision(provider: PublicKey, sequence: u32, end: RevisionEnd) -> ();
-    /// Takes in, page by page, the set that a provider keeps of an agreement that these books know less of. It counts with
-    /// the last page, which names the agreement and its sequence; the first replaces what was known.
-    AdoptAgreement: adopt_agreement(
-        provider: PublicKey, first: bool, items: Vec<SetItem>, last: Option<(u32, u32)>
-    ) -> ();
+    /// Begins to take in the set that a provider keeps of an agreement that these books know less of. One that was begun
+    /// before is dropped.
+    BeginAdoption: begin_adoption(provider: PublicKey) -> Adoption;
+    /// Takes in some of its fragments, which count for nothing yet. May be repeated; [`CatalogError::StaleRevision`] when
+    /// another adoption was begun.
+    Adopt: adopt(adoption: Adoption, items: Vec<SetItem>) -> ();
+    /// Puts what was taken in in the place of what was known, if it is the set of these terms; otherwise nothing changes.
+    /// [`CatalogError::StaleRevision`] also while a question to the provider waits for its answer.
+    EndAdoption: end_adoption(adoption: Adoption, terms: AdoptedTerms) -> AdoptionEnd;
+    /// Drops what was taken in. May be repeated.
+    DropAdoption: drop_adoption(adoption: Adoption) -> ();
     /// Says whether anything new is placed with a provider and paid for. Nothing happens when there is no agreement.
     SetAgreementState: set_agreement_state(provider: PublicKey, state: AgreementState) -> ();
     /// Forgets an agreement that is closed on the chain. May be repeated.

@@ -721,11 +721,48 @@ pub enum RevisionEnd {
     Signed {
         /// The agreement's number in the market.
         id: u32,
-        /// The terms with both signatures; `None` when the provider's signature is of no use any more.
-        signed: Option<String>,
+        /// The terms with both signatures, as the payer wrote them.
+        signed: String,
     },
     /// The provider holds what it held before.
     Refused,
+}
+
+/// A provider's set that somebody is taking in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adoption {
+    /// Whose set.
+    pub provider: PublicKey,
+    /// Tells it from those that others begin.
+    pub number: i64,
+}
+
+/// The terms whose set was taken in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptedTerms {
+    /// The agreement's number in the market.
+    pub id: u32,
+    /// Their sequence.
+    pub sequence: u32,
+    /// The root of their set.
+    #[serde(with = "hex::array")]
+    pub root: [u8; 32],
+    /// Its bytes.
+    pub bytes: u64,
+    /// The terms, as the payer wrote them.
+    pub signed: String,
+}
+
+/// What became of a set that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdoptionEnd {
+    /// It is the agreement's set in these books now.
+    Adopted,
+    /// It is not the set of these terms: dropped.
+    OtherSet,
 }
 
 /// Bytes as hex.

@@ -8,6 +8,7 @@
 //! [`budget`] decides, [`Payer`] does: it asks the chain through [`Chain`], signs with keys that it is given, and never
 //! prints. A home without a chain has no payer, and nothing in this crate behaves differently then.
 
+mod adoption;
 pub mod agree;
 pub mod budget;
 pub mod chain;

@@ -1,8 +1,8 @@
 //! What client and provider say to each other about money, in JSON: quotes, proposals, revisions, vouchers, and what is owed.
 //!
 //! What is signed stands in `agreement`; no wallet's signature is checked here, and nothing is decided. Amounts are
-//! strings of digits. A quote and a refusal are read by peers older than their writer, so unknown fields are let pass there
-//! and unknown reasons read as `Other`; what is asked for refuses unknown fields.
+//! strings of digits. A quote, a refusal and a page of a set are read by peers older than their writer, so unknown fields are let
+//! pass there and unknown reasons read as `Other`; what is asked for refuses unknown fields.
 
 use crate::messages::{MessageError, decode, decode_hex, encode};
 use crate::routes::{
@@ -200,12 +200,25 @@ pub enum RefusalReason {
     Other,
 }
 
-/// A page of the set that a provider keeps for the caller.
+/// New terms with both signatures: what either may post.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct SignedTerms {
+    /// The terms, signed by the client's wallet or by a signer that it authorised.
+    pub revision: Signed<Revision>,
+    /// The signature of the provider's wallet or operator.
+    pub provider: Signature,
+}
+
+/// A page of the set that a provider keeps for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetPage {
     /// The set in short.
     pub set: SetSummary,
+    /// The revision that made it so: without it a caller believes only what the chain says. None while the proposal's set
+    /// stands, which the chain has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedTerms>,
     /// Its leaves above the one that was asked for, in rising order. An empty page is the end.
     pub leaves: Vec<SetLeaf>,
 }

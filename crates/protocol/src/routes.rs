@@ -41,6 +41,8 @@ pub const SET_CHANGE_MAX: usize = 5_000;
 pub const SET_CHANGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// One page of a set fits well into [`JSON_BYTES_MAX`].
 pub const SET_PAGE_MAX: usize = 5_000;
+/// Fragments of one set. Both sides hold a set in memory while they make its root: 110 MB then.
+pub const SET_FRAGMENTS_MAX: usize = 1_000_000;
 /// A voucher is three addresses, an amount and a signature.
 pub const VOUCHER_BYTES_MAX: usize = 4 * 1024;
 /// A proof is built and checked in memory on both sides; longer ranges are asked for in pieces.

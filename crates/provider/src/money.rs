@@ -70,8 +70,6 @@ const DEBTORS_MAX: usize = 65_536;
 /// Fragments of sets that are kept in memory with their trees, at some 110 bytes each.
 const CACHED_FRAGMENTS_MAX: usize = 500_000;
 
-/// Fragments of one agreement: a set with its tree takes some 110 bytes of memory for each.
-const FRAGMENTS_MAX: usize = 1_000_000;
 /// So many epochs after the market refused what a client had signed, its set grows no more.
 const REFUSED_EPOCHS: u32 = 7;
 

@@ -93,7 +93,11 @@ pub(crate) fn repeatable(request: &Request) -> bool {
         | Request::DraftSet { .. }
         | Request::BeginRevision { .. }
         | Request::EndRevision { .. }
-        | Request::AdoptAgreement { .. }
+        // Begun twice: what was taken in first is dropped.
+        | Request::BeginAdoption { .. }
+        | Request::Adopt { .. }
+        | Request::EndAdoption { .. }
+        | Request::DropAdoption { .. }
         | Request::SetAgreementState { .. }
         | Request::HearProvider { .. }
         | Request::MergeRegistered { .. }

@@ -4,7 +4,8 @@ use super::{DATASET, Desk, HOUR, fragment, key, provider, segment};
 use crate::error::CatalogError;
 use crate::operations::Books;
 use crate::records::{
-    AgreementState, Holding, NewRevision, PendingRevision, Push, RevisionEnd, SetDraft, SetItem,
+    AdoptedTerms, AdoptionEnd, AgreementState, Holding, NewRevision, PendingRevision, Push, RevisionEnd,
+    SetDraft, SetItem,
 };
 use seedbank_agreement::Epoch;
 use seedbank_agreement::fragment_set::{Fragment, FragmentSet};
@@ -39,7 +40,7 @@ fn revision(sequence: u32, draft: &SetDraft) -> NewRevision {
 }
 
 fn signed(sequence: u32) -> RevisionEnd {
-    RevisionEnd::Signed { id: 7, signed: Some(format!("terms {sequence}")) }
+    RevisionEnd::Signed { id: 7, signed: format!("terms {sequence}") }
 }
 
 impl Desk {
@@ -141,10 +142,8 @@ fn what_is_refused_leaves_the_set_as_it_was() {
     desk.end_revision(provider(0), 1, RevisionEnd::Refused).unwrap();
     assert_eq!(desk.draft(), draft, "the same is asked again");
     assert_eq!((desk.agreement().sequence, desk.agreement().fragments), (0, 2));
-    desk.begin_revision(revision(1, &draft)).unwrap();
-    // It had signed it before, with a signature that is of no use any more.
-    desk.end_revision(provider(0), 1, RevisionEnd::Signed { id: 7, signed: None }).unwrap();
-    assert_eq!((desk.agreement().sequence, desk.agreement().signed.as_deref()), (1, Some("terms 0")));
+    desk.sign(1, None);
+    assert_eq!((desk.agreement().sequence, desk.agreement().signed.as_deref()), (1, Some("terms 1")));
     assert_eq!(desk.agreement().fragments, 3);
 }
 
@@ -162,23 +161,104 @@ fn large_sets_are_told_in_steps() {
     assert_eq!((rest.added.as_slice(), rest.more, rest.root), (&all[1..], false, root_of(&all)));
 }
 
+fn adopted(sequence: u32, items: &[SetItem]) -> AdoptedTerms {
+    let bytes = items.iter().map(|item| item.length).sum();
+    AdoptedTerms { id: 7, sequence, root: root_of(items), bytes, signed: format!("terms {sequence}") }
+}
+
 #[test]
-fn books_that_know_less_take_the_providers_set() {
+fn books_that_know_less_take_the_providers_set_once_it_is_whole() {
     let desk = Desk::new();
     desk.push_version(1);
     desk.sign(0, None);
+    desk.set_agreement_state(provider(0), AgreementState::Stopped).unwrap();
+    let before = desk.agreement();
     let theirs = sorted(vec![item(0, 0), item(50, 0), item(51, 0)]);
-    desk.adopt_agreement(provider(0), true, theirs[..2].to_vec(), None).unwrap();
-    assert_eq!(desk.agreement().id, None, "half of a list is none");
-    desk.adopt_agreement(provider(0), true, theirs[..2].to_vec(), None).unwrap();
-    desk.adopt_agreement(provider(0), false, theirs[2..].to_vec(), Some((7, 12))).unwrap();
+    let terms = adopted(12, &theirs);
+    let cut = desk.begin_adoption(provider(0)).unwrap();
+    desk.adopt(cut, theirs[..2].to_vec()).unwrap();
+    assert_eq!((desk.agreement(), desk.draft().added.len()), (before, 0), "half of a list is none");
+    let other = desk.begin_adoption(provider(5)).unwrap();
+    let whole = desk.begin_adoption(provider(0)).unwrap();
+    let stale = CatalogError::StaleRevision { provider: provider(0) };
+    assert_eq!(desk.adopt(cut, theirs[2..].to_vec()).unwrap_err(), stale, "somebody began anew");
+    assert_eq!(desk.end_adoption(cut, terms.clone()).unwrap_err(), stale);
+    desk.adopt(whole, theirs[..2].to_vec()).unwrap();
+    desk.adopt(whole, theirs[1..].to_vec()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(desk.end_adoption(whole, terms.clone()).unwrap(), AdoptionEnd::Adopted);
+    }
+    assert_eq!(desk.end_adoption(whole, adopted(13, &theirs)).unwrap_err(), stale, "it has ended");
     let agreement = desk.agreement();
     assert_eq!((agreement.id, agreement.sequence, agreement.fragments), (Some(7), 12, 3));
+    assert_eq!((agreement.bytes, agreement.signed.as_deref()), (3 * LENGTH, Some("terms 12")));
+    assert_eq!(agreement.state, AgreementState::Stopped, "it stays given up");
     let draft = desk.draft();
     assert_eq!(draft.added, [item(1, 0)]);
     let mut gone: Vec<FragmentId> = vec![fragment(50, 0), fragment(51, 0)];
     gone.sort();
     assert_eq!(draft.removed, gone);
+    desk.adopt(other, theirs).unwrap();
+    desk.drop_adoption(other).unwrap();
+    desk.drop_adoption(other).unwrap();
+}
+
+#[test]
+fn a_list_that_is_not_the_set_of_its_terms_changes_nothing() {
+    let desk = Desk::new();
+    desk.push_version(1);
+    desk.sign(0, None);
+    let before = (desk.agreement(), desk.draft());
+    let theirs = sorted(vec![item(0, 0), item(50, 0)]);
+    let terms = adopted(12, &theirs);
+    let longer = SetItem { length: LENGTH + 1, ..theirs[0] };
+    let lists = [vec![theirs[0]], vec![longer, theirs[1]], vec![SetItem { length: 0, ..theirs[0] }], vec![]];
+    for list in lists {
+        let adoption = desk.begin_adoption(provider(0)).unwrap();
+        desk.adopt(adoption, list.clone()).unwrap();
+        assert_eq!(desk.end_adoption(adoption, terms.clone()).unwrap(), AdoptionEnd::OtherSet, "{list:?}");
+        assert_eq!((desk.agreement(), desk.draft()), before);
+        assert!(desk.adopt(adoption, list).is_err(), "it was dropped");
+    }
+    for terms in [AdoptedTerms { bytes: terms.bytes + 1, ..terms.clone() }, adopted(12, &theirs[..1])] {
+        let adoption = desk.begin_adoption(provider(0)).unwrap();
+        desk.adopt(adoption, theirs.clone()).unwrap();
+        assert_eq!(desk.end_adoption(adoption, terms).unwrap(), AdoptionEnd::OtherSet);
+    }
+    assert_eq!((desk.agreement(), desk.draft()), before);
+    // What is asked at the moment would be lost with the set that it changes.
+    let adoption = desk.begin_adoption(provider(0)).unwrap();
+    desk.adopt(adoption, theirs).unwrap();
+    desk.begin_revision(revision(1, &desk.draft())).unwrap();
+    let stale = CatalogError::StaleRevision { provider: provider(0) };
+    assert_eq!(desk.end_adoption(adoption, terms).unwrap_err(), stale);
+}
+
+#[test]
+fn a_push_signs_for_nothing_more_while_what_is_not_known_here_stays_in_the_set() {
+    let desk = Desk::new();
+    let push = desk.push();
+    desk.record(&push, push.first_segment.0);
+    let theirs = sorted(vec![item(50, 0), item(51, 0)]);
+    let adoption = desk.begin_adoption(provider(0)).unwrap();
+    desk.adopt(adoption, theirs.clone()).unwrap();
+    desk.end_adoption(adoption, adopted(3, &theirs)).unwrap();
+    let draft = desk.sign(4, Some(&push));
+    assert_eq!(draft.added, [item(push.first_segment.0, 0)]);
+    assert_eq!(draft.removed, [theirs[0].fragment, theirs[1].fragment]);
+    assert_eq!((draft.root, draft.bytes), (root_of(&draft.added), LENGTH));
+
+    // More than goes out at once is for the steward: a push that has nothing to add waits for none of it.
+    let adoption = desk.begin_adoption(provider(0)).unwrap();
+    desk.adopt(adoption, theirs.clone()).unwrap();
+    desk.end_adoption(adoption, adopted(5, &theirs)).unwrap();
+    let part = desk.draft_set(provider(0), Some(push.lease), 1).unwrap();
+    assert_eq!((part.added.len(), part.removed.as_slice()), (1, &[theirs[0].fragment][..]));
+    desk.begin_revision(revision(6, &part)).unwrap();
+    desk.end_revision(provider(0), 6, signed(6)).unwrap();
+    let rest = desk.draft_set(provider(0), Some(push.lease), 1).unwrap();
+    assert!(rest.added.is_empty() && rest.removed.is_empty(), "{rest:?}");
+    assert_eq!(desk.draft_set(provider(0), None, 1).unwrap().removed, [theirs[1].fragment]);
 }
 
 #[test]

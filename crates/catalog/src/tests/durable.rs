@@ -1,8 +1,9 @@
 //! Kills and old databases: a request is in the files or not, and what an older program wrote is read.
 
-use super::{DATASET, Desk, dataset, key, provider, segment, version};
+use super::{DATASET, Desk, dataset, fragment, key, provider, segment, version};
 use crate::catalog::Catalog;
 use crate::operations::{Books, Request, answer};
+use crate::records::SetItem;
 use crate::turn::Turn;
 use rusqlite::{Connection, TransactionBehavior};
 use seedbank_formats::{SegmentNumber, Timestamp};
@@ -117,6 +118,21 @@ fn committed_requests_survive_a_kill_right_after_them() {
     let request = Request::Resolve { dataset: DATASET, text: "main".into() };
     assert!(reopened.execute(request, Timestamp(0)).is_ok());
     assert_eq!(dump(&reopened.connection), dump(&desk.catalog.borrow().connection));
+}
+
+#[test]
+fn a_set_that_was_being_taken_in_is_dropped_when_the_books_are_opened_again() {
+    let desk = Desk::new();
+    let adoption = desk.begin_adoption(provider(0)).unwrap();
+    desk.adopt(adoption, vec![SetItem { fragment: fragment(50, 0), length: 512 }]).unwrap();
+    let left = tempfile::tempdir().unwrap();
+    copy(desk.dir.path(), left.path());
+    let reopened = Catalog::open(left.path()).unwrap();
+    let rows = |catalog: &Catalog| -> u64 {
+        let sql = "SELECT (SELECT count(*) FROM adoptions) + (SELECT count(*) FROM adopted)";
+        catalog.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((rows(&desk.catalog.borrow()), rows(&reopened)), (2, 0));
 }
 
 /// The books that schema 1 wrote, as `.dump` shows them.

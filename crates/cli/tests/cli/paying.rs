@@ -268,6 +268,12 @@ fn a_home_that_is_recovered_where_providers_are_paid_is_told_what_to_allow_and_r
     seedbank_testkit::assert_same_folder(&tree, &again);
     crate::files::write(&tree, "after", b"the loss");
     recovered.seedbank("dataset push notes").arg(&tree).succeeds();
+    let numbers = |home: &Home| -> BTreeSet<(String, u64)> {
+        let known = home.seedbank("agreement ls").json();
+        let number = |known: &Value| (text_of(&known["provider"]).to_owned(), number_of(&known["agreement"]));
+        list_of(&known).iter().map(number).collect()
+    };
+    assert_eq!(numbers(&recovered), numbers(&home), "it goes on with the agreements that there are");
     let lanes: BTreeSet<u64> = promises(&recovered).into_keys().map(|(lane, _)| lane).collect();
     assert!(lanes.into_iter().any(|lane| lane > 0), "the lost home's lane is left alone");
     home.seedbank("down").succeeds();

@@ -73,6 +73,7 @@ fn is_ours(error: &AgreeError) -> bool {
         | AgreeError::Chain(_)
         | AgreeError::Lane(_)
         | AgreeError::Catalog(_)
+        | AgreeError::OldBooks(_)
         | AgreeError::Random(_)
         | AgreeError::Stopped => true,
         AgreeError::Refused { reason, .. } => {

@@ -2,12 +2,13 @@
 //!
 //! What is asked is in the books before it is asked, and the same question gets the same answer; so whoever comes after a
 //! process that died asks again, and client and provider always agree on one of two sets. Books that know less than the
-//! provider (an old copy, or recovered ones) take the provider's list, which the chain's agreement shows to be ours.
+//! provider (an old copy, or recovered ones) take the provider's list, if it is what this home signed: see `adoption`.
 
 use super::budget::{Purse, first_escrow, monthly};
 use super::chain::{ChainError, Order, SignedRevision};
 use super::lanes::LaneError;
 use super::payer::{FundsError, Paid, Payee, Payer, PlanError, QuoteRefused};
+use crate::behind::BehindError;
 use crate::network::{Network, wall_clock};
 use crate::uploader::SharedBooks;
 use seedbank_agreement::price::{TooDear, rate_per_epoch};
@@ -21,7 +22,7 @@ use seedbank_formats::{FragmentId, PublicKey};
 use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, Refusal, RefusalReason, RevisionAnswer, RevisionRequest, SetLeaf,
 };
-use seedbank_protocol::routes::{SET_CHANGE_MAX, SET_PAGE_MAX};
+use seedbank_protocol::routes::SET_CHANGE_MAX;
 use seedbank_transport::CallError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -91,6 +92,9 @@ pub enum AgreeError {
     /// The books say no.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The books are an old copy, and would take what newer ones had signed out of the set.
+    #[error(transparent)]
+    OldBooks(#[from] BehindError),
     /// The system gives no random numbers.
     #[error("no random numbers: {0}")]
     Random(getrandom::Error),
@@ -106,6 +110,17 @@ impl From<PlanError> for AgreeError {
             PlanError::Lane(error) => AgreeError::Lane(error),
         }
     }
+}
+
+/// A set as terms name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgreedSet {
+    /// Of the revision; 0 for the agreement as it was opened.
+    pub sequence: u32,
+    /// Its root.
+    pub root: SetRoot,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// The last terms that both signed, as they lie in the books.
@@ -126,6 +141,19 @@ pub enum Terms {
         /// The provider's.
         provider: Signature,
     },
+    /// Terms that the chain has: their signatures are not here, and are of no use any more.
+    Posted {
+        /// Of the revision.
+        sequence: u32,
+        /// The set's root.
+        set_root: SetRoot,
+        /// The set's bytes.
+        size: u64,
+        /// What an epoch costs.
+        rate_per_epoch: Rate,
+        /// The first epoch that no longer belongs to them.
+        end_epoch: Epoch,
+    },
 }
 
 impl Terms {
@@ -141,6 +169,7 @@ impl Terms {
         match self {
             Terms::Proposal { proposal } => proposal.rate_per_epoch,
             Terms::Revision { revision, .. } => revision.rate_per_epoch,
+            Terms::Posted { rate_per_epoch, .. } => *rate_per_epoch,
         }
     }
 
@@ -150,6 +179,23 @@ impl Terms {
         match self {
             Terms::Proposal { proposal } => proposal.end_epoch,
             Terms::Revision { revision, .. } => revision.end_epoch,
+            Terms::Posted { end_epoch, .. } => *end_epoch,
+        }
+    }
+
+    /// Their set.
+    #[must_use]
+    pub fn set(&self) -> AgreedSet {
+        match self {
+            Terms::Proposal { proposal } => {
+                AgreedSet { sequence: 0, root: proposal.set_root, size: proposal.size }
+            }
+            Terms::Revision { revision, .. } => {
+                AgreedSet { sequence: revision.sequence, root: revision.set_root, size: revision.size }
+            }
+            Terms::Posted { sequence, set_root, size, .. } => {
+                AgreedSet { sequence: *sequence, root: *set_root, size: *size }
+            }
         }
     }
 
@@ -157,14 +203,14 @@ impl Terms {
     #[must_use]
     pub fn posted(&self) -> Option<SignedRevision> {
         match self {
-            Terms::Proposal { .. } => None,
+            Terms::Proposal { .. } | Terms::Posted { .. } => None,
             Terms::Revision { revision, client, provider } => {
                 Some(SignedRevision { revision: revision.clone(), client: *client, provider: *provider })
             }
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         serde_json::to_string(self).expect("terms have text keys")
     }
 }
@@ -271,7 +317,7 @@ impl Agreeing<'_> {
         Err(AgreeError::Unbelievable("its set does not come to an end".to_owned()))
     }
 
-    async fn ask_books<T: Send + 'static>(
+    pub(super) async fn ask_books<T: Send + 'static>(
         &self,
         question: impl FnOnce(&SharedBooks) -> Result<T, CatalogError> + Send + 'static,
     ) -> Result<T, AgreeError> {
@@ -280,7 +326,7 @@ impl Agreeing<'_> {
         Ok(asked.map_err(|_ended| AgreeError::Stopped)??)
     }
 
-    async fn known(&self) -> Result<Option<Agreement>, AgreeError> {
+    pub(super) async fn known(&self) -> Result<Option<Agreement>, AgreeError> {
         let provider = self.provider;
         let all = self.ask_books(|books| books.agreements()).await?;
         Ok(all.into_iter().find(|agreement| agreement.provider == provider))
@@ -453,7 +499,7 @@ impl Agreeing<'_> {
         };
         match answer {
             ProposalAnswer::Accepted { agreement, .. } => {
-                let signed = Some(Terms::Proposal { proposal: request.proposal.message }.text());
+                let signed = Terms::Proposal { proposal: request.proposal.message }.text();
                 self.end(0, RevisionEnd::Signed { id: agreement.0, signed }).await?;
                 Ok(Answer::Signed)
             }
@@ -479,19 +525,12 @@ impl Agreeing<'_> {
         match self.network.revise(&self.provider, &request).await? {
             RevisionAnswer::Accepted { signature } => {
                 self.check_signer(&revision, &signature).await?;
-                let signed = Some(Terms::Revision { revision, client, provider: signature }.text());
+                let signed = Terms::Revision { revision, client, provider: signature }.text();
                 self.end(sequence, RevisionEnd::Signed { id: id.0, signed }).await?;
                 Ok(Answer::Signed)
             }
             RevisionAnswer::Refused(refusal) => {
-                let is_there = refusal.own.is_some_and(|own| {
-                    (own.agreement, own.sequence, own.set_root) == (Some(id), sequence, revision.set_root)
-                });
-                if refusal.reason == RefusalReason::Behind && is_there {
-                    // It has signed this before: the set is agreed, and the next revision brings a signature that is of use.
-                    self.end(sequence, RevisionEnd::Signed { id: id.0, signed: None }).await?;
-                    return Ok(Answer::Signed);
-                }
+                // Even if it says that it has this set already: without a signature that is nothing, and its list brings one.
                 self.end(sequence, RevisionEnd::Refused).await?;
                 Ok(match refusal.reason {
                     RefusalReason::Behind => Answer::Behind,
@@ -527,32 +566,6 @@ impl Agreeing<'_> {
             return Ok(());
         }
         Err(AgreeError::Unbelievable("the revision is signed by somebody else".to_owned()))
-    }
-
-    /// Takes the provider's set in place of the books'.
-    async fn adopt(&self) -> Result<(), AgreeError> {
-        let Paid::By(payee) = self.payer.payee(self.network, &self.provider).await? else { return Ok(()) };
-        let provider = self.provider;
-        let Some(id) = self.payer.chain().agreement_with(payee.wallet).await? else {
-            return self.ask_books(move |books| books.drop_agreement(provider)).await;
-        };
-        let (mut after, mut first) = (None, true);
-        loop {
-            let page = self.network.list_set(&self.provider, after, SET_PAGE_MAX).await?;
-            if page.set.agreement != Some(id) {
-                return Err(AgreeError::Unbelievable("it lists the set of another agreement".to_owned()));
-            }
-            after = page.leaves.last().map(|leaf| leaf.fragment);
-            let last = after.is_none().then_some((id.0, page.set.sequence));
-            let item = |leaf: &SetLeaf| SetItem { fragment: leaf.fragment, length: leaf.length };
-            let items: Vec<SetItem> = page.leaves.iter().map(item).collect();
-            self.ask_books(move |books| books.adopt_agreement(provider, first, items, last)).await?;
-            first = false;
-            if last.is_some() {
-                tracing::info!(%provider, agreement = %id, "took over the provider's set of an agreement");
-                return Ok(());
-            }
-        }
     }
 }
 

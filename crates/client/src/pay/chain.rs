@@ -3,7 +3,7 @@
 //! A trait, since decisions and their order are tested without one; [`super::settled`] is the real one.
 
 use seedbank_agreement::epoch::EpochClock;
-use seedbank_agreement::{Address, AgreementId, Amount, Domain, Epoch, Rate, Revision, Signature};
+use seedbank_agreement::{Address, AgreementId, Amount, Domain, Epoch, Rate, Revision, SetRoot, Signature};
 use seedbank_formats::PublicKey;
 use std::pin::Pin;
 
@@ -111,6 +111,10 @@ pub struct OnChain {
     pub size: u64,
     /// What the next epoch will be paid, by the next terms if there are any.
     pub next_rate: Rate,
+    /// The set of the last terms posted.
+    pub last_root: SetRoot,
+    /// Its bytes.
+    pub last_size: u64,
     /// The first epoch that no longer belongs to it.
     pub end: Epoch,
     /// Whether somebody ended it, so that it can't last longer.

@@ -9,7 +9,7 @@ use super::chain::{
     Proving,
 };
 use super::lanes::exclusive;
-use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Rate, Signed, WalletKey};
+use seedbank_agreement::{Address, AgreementId, Amount, Epoch, Rate, SetRoot, Signed, WalletKey};
 use seedbank_formats::Timestamp;
 use seedbank_settlement::{
     self as settlement, ChainConfig, ConnectError, Deployment, ReadError, Refusal, SendError, SendPolicy,
@@ -185,6 +185,8 @@ impl SettledChain {
             rate: current.map_or(Rate::ZERO, |terms| terms.rate_per_epoch),
             size: current.map_or(0, |terms| terms.size),
             next_rate: latest.map_or(Rate::ZERO, |terms| terms.rate_per_epoch),
+            last_root: latest.map_or(SetRoot([0; 32]), |terms| terms.set_root),
+            last_size: latest.map_or(0, |terms| terms.size),
             end: latest.map_or(Epoch(0), |terms| terms.end),
             ending: agreement.ending,
             question: question.map(|question| question.epoch),

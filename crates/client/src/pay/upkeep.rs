@@ -180,7 +180,7 @@ pub fn leave(now: u64, state: &ChannelState, covered: Amount) -> ChannelDue {
 mod tests {
     use super::{ChannelDue, Due, Moment, Signed, due, leave};
     use crate::pay::chain::{ChannelState, OnChain, Proving};
-    use seedbank_agreement::{Address, Amount, Epoch, Rate};
+    use seedbank_agreement::{Address, Amount, Epoch, Rate, SetRoot};
 
     fn moment(epoch: u32, elapsed: u64) -> Moment {
         Moment { epoch: Epoch(epoch), elapsed, length: 100 }
@@ -200,6 +200,8 @@ mod tests {
             rate,
             size: 1,
             next_rate: rate,
+            last_root: SetRoot([4; 32]),
+            last_size: 1,
             end: Epoch(end),
             ending: false,
             question: None,

@@ -1,7 +1,7 @@
 use super::{
     PaymentDue, ProposalAnswer, ProposalRequest, QuoteAnswer, Refusal, RefusalReason, RevisionAnswer,
-    RevisionRequest, SetLeaf, SetPage, SetSummary, Standing, TransactionHash, VoucherAnswer, VoucherReason,
-    VoucherRefusal, VoucherRequest,
+    RevisionRequest, SetLeaf, SetPage, SetSummary, SignedTerms, Standing, TransactionHash, VoucherAnswer,
+    VoucherReason, VoucherRefusal, VoucherRequest,
 };
 use crate::messages::{MessageError, Problem, ProblemCode};
 use crate::routes::{FRAGMENT_BYTES_MAX, JSON_BYTES_MAX, SET_CHANGE_BYTES_MAX, SET_CHANGE_MAX, SET_PAGE_MAX};
@@ -91,6 +91,11 @@ fn refusal() -> Refusal {
     }
 }
 
+fn page(leaves: Vec<SetLeaf>) -> SetPage {
+    let signed = SignedTerms { revision: revision(vec![], vec![]).revision, provider: signature() };
+    SetPage { set: refusal().own.unwrap(), signed: Some(signed), leaves }
+}
+
 fn voucher() -> VoucherRequest {
     let voucher = Voucher {
         payer: Address([1; 20]),
@@ -118,8 +123,10 @@ fn every_message_reads_back() {
     for answer in [RevisionAnswer::Accepted { signature: signature() }, RevisionAnswer::Refused(refusal())] {
         assert_eq!(RevisionAnswer::decode(&answer.encode()).unwrap(), answer);
     }
-    let page = SetPage { set: refusal().own.unwrap(), leaves: leaves(5) };
+    let page = page(leaves(5));
     assert_eq!(SetPage::decode(&page.encode()).unwrap(), page);
+    let of_proposal = SetPage { signed: None, ..page };
+    assert_eq!(SetPage::decode(&of_proposal.encode()).unwrap(), of_proposal);
     assert_eq!(VoucherRequest::decode(&voucher().encode()).unwrap(), voucher());
     let standing = Standing { owed: Amount(1), prepaid: Amount(0), credit_bytes: 9 };
     let refused = VoucherRefusal {
@@ -176,8 +183,7 @@ fn largest_change_fits_and_one_more_is_refused() {
     }
     let refused = ProposalRequest::decode(&proposal(leaves(SET_CHANGE_MAX + 1)).encode());
     assert!(matches!(refused, Err(MessageError::OverLimit { limit: SET_CHANGE_MAX, .. })));
-    let page = SetPage { set: refusal().own.unwrap(), leaves: leaves(SET_PAGE_MAX) };
-    assert!(page.encode().len() <= JSON_BYTES_MAX);
+    assert!(page(leaves(SET_PAGE_MAX)).encode().len() <= JSON_BYTES_MAX);
 }
 
 #[test]
@@ -189,8 +195,7 @@ fn sets_must_rise_and_hold_real_fragments() {
         vec![SetLeaf { length: FRAGMENT_BYTES_MAX + 1, ..leaf(1) }],
     ];
     for leaves in wrong {
-        let page = SetPage { set: refusal().own.unwrap(), leaves: leaves.clone() };
-        assert!(SetPage::decode(&page.encode()).is_err(), "{leaves:?}");
+        assert!(SetPage::decode(&page(leaves.clone()).encode()).is_err(), "{leaves:?}");
         assert!(ProposalRequest::decode(&proposal(leaves.clone()).encode()).is_err(), "{leaves:?}");
         assert!(RevisionRequest::decode(&revision(leaves.clone(), vec![]).encode()).is_err(), "{leaves:?}");
     }
@@ -216,6 +221,7 @@ fn unknown_fields_are_refused_where_money_is_decided_and_let_pass_where_people_r
     assert!(RevisionRequest::decode(&with_more(revision(vec![], vec![]).encode())).is_err());
     assert!(ProposalRequest::decode(&with_more(proposal(vec![]).encode())).is_err());
     assert_eq!(QuoteAnswer::decode(&with_more(quote().encode())).unwrap(), quote());
+    assert_eq!(SetPage::decode(&with_more(page(vec![]).encode())).unwrap(), page(vec![]));
     let json = br#"{"refused":{"reason":"on_holiday","message":"\u001b[31mlater","more":1}}"#;
     let read = RevisionAnswer::decode(json).unwrap();
     assert_eq!(read, RevisionAnswer::Refused(Refusal::new(RefusalReason::Other, " [31mlater")));

@@ -5,7 +5,7 @@ use crate::money::terms::{
     OpenFacts, Own, Presence, Rules, Signer, Stake, Standing, behind, charge, check_proposal, check_revision,
     check_signer, check_signer_of, not_held, room, still_to_come,
 };
-use crate::money::{FRAGMENTS_MAX, Money, PINNED_UNTIL, books_failed, no_chain};
+use crate::money::{Money, PINNED_UNTIL, books_failed, no_chain};
 use crate::service::now;
 use seedbank_agreement::fragment_set::{SetChange, SetError};
 use seedbank_agreement::price::Prices;
@@ -16,8 +16,9 @@ use seedbank_formats::{Asked, FragmentId, PublicKey};
 use seedbank_protocol::messages::{Problem, ProblemCode};
 use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, QuoteAnswer, Refusal, RefusalReason, RevisionAnswer, RevisionRequest,
-    SetLeaf, SetPage, SetSummary,
+    SetLeaf, SetPage, SetSummary, SignedTerms,
 };
+use seedbank_protocol::routes::SET_FRAGMENTS_MAX;
 use seedbank_settlement::{Outcome, ProofSet, ReadError, Wallet};
 use seedbank_store::{CLAIMS_PER_CALL_MAX, Health, Renewal};
 use std::sync::Arc;
@@ -335,8 +336,8 @@ impl Money {
             let before = money.set(&money.books(), id, last.sequence)?;
             let change = change(&request);
             let count = before.fragments().len().saturating_add(change.put.len());
-            if count.saturating_sub(change.dropped.len()) > FRAGMENTS_MAX {
-                let message = format!("an agreement is about {FRAGMENTS_MAX} fragments at most");
+            if count.saturating_sub(change.dropped.len()) > SET_FRAGMENTS_MAX {
+                let message = format!("an agreement is about {SET_FRAGMENTS_MAX} fragments at most");
                 return Err(refuse(RefusalReason::WrongSet, &message));
             }
             let after = before.changed(&change).map_err(|error| match error {
@@ -450,6 +451,8 @@ impl Money {
             let Some(row) = books.agreement_of(client)? else { return Ok(None) };
             let Some(last) = books.terms(row.id, row.sequence)? else { return Ok(None) };
             let set = money.set(&books, row.id, row.sequence)?;
+            let signed = books.signed(row.id, row.sequence)?;
+            let signed = signed.map(|(revision, provider)| SignedTerms { revision, provider });
             let leaves = set.fragments();
             let from = after.map_or(0, |after| leaves.partition_point(|leaf| leaf.id <= after));
             let page = leaves[from..].iter().take(limit).map(|leaf| SetLeaf {
@@ -464,7 +467,7 @@ impl Money {
                 size: last.size,
                 rate_per_epoch: last.rate,
             };
-            Ok(Some(SetPage { set, leaves: page.collect() }))
+            Ok(Some(SetPage { set, signed, leaves: page.collect() }))
         });
         let none = || Problem::new(ProblemCode::NotFound, "there is no agreement with this key's wallet");
         page.await.map_err(|error| books_failed(&error))?.ok_or_else(none)

@@ -5,7 +5,7 @@ use crate::world::{World, accepted, retained, run, set, stored};
 use seedbank_agreement::{Epoch, Rate, SetRoot, Typed, WalletKey};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
 use seedbank_protocol::payment::{
-    ProposalAnswer, ProposalRequest, Refusal, RefusalReason, RevisionAnswer, RevisionRequest,
+    ProposalAnswer, ProposalRequest, Refusal, RefusalReason, RevisionAnswer, RevisionRequest, SignedTerms,
 };
 use seedbank_protocol::routes::Access;
 use seedbank_testkit::chain::{Node, Proxy};
@@ -77,6 +77,9 @@ fn revision_is_signed_only_for_what_is_held_priced_and_promised() {
         let unfit = RevisionRequest { removed: vec![fragment(9, 10).0], ..forged };
         assert_eq!(refused(ask(unfit).await).reason, RefusalReason::Signature);
 
+        let opened = client.client.list_set(&client.peer, None, 10).await.unwrap();
+        assert_eq!((opened.set.sequence, opened.signed), (0, None), "the chain has what the proposal says");
+
         // Asked twice, signed once.
         let signature = accepted(ask(wanted.clone()).await);
         assert_eq!(accepted(ask(wanted.clone()).await), signature);
@@ -96,6 +99,8 @@ fn revision_is_signed_only_for_what_is_held_priced_and_promised() {
         assert_eq!((behind.reason, behind.own.unwrap().sequence), (RefusalReason::Behind, 1));
         let page = client.client.list_set(&client.peer, None, 10).await.unwrap();
         assert_eq!((page.set.set_root, page.leaves.len()), (set(&more).root(), 3));
+        let signed = SignedTerms { revision: wanted.revision.clone(), provider: signature };
+        assert_eq!(page.signed, Some(signed), "whoever lost it can post it again");
         let rest = client.client.list_set(&client.peer, Some(page.leaves[1].fragment), 10).await.unwrap();
         assert_eq!(rest.leaves, page.leaves[2..]);
         let request = world.revision(id, 1, (&set(&more), &promised)).await;

@@ -123,9 +123,11 @@ async fn answer(mut call: Call) -> http::Response<Body> {
         }
         // More than one was asked for when it is one.
         Route::ListSet { after: None, .. } => {
-            SetPage { set: summary(), leaves: vec![leaf(1), leaf(2)] }.encode()
+            SetPage { set: summary(), signed: None, leaves: vec![leaf(1), leaf(2)] }.encode()
         }
-        Route::ListSet { after: Some(_), .. } => SetPage { set: summary(), leaves: vec![leaf(2)] }.encode(),
+        Route::ListSet { after: Some(_), .. } => {
+            SetPage { set: summary(), signed: None, leaves: vec![leaf(2)] }.encode()
+        }
         Route::PostVoucher => {
             assert_eq!(VoucherRequest::decode(&body).unwrap(), voucher());
             let standing = Standing { owed: Amount(0), prepaid: Amount(3), credit_bytes: 9 };

@@ -15,7 +15,7 @@ use seedbank_formats::FragmentId;
 use std::collections::BTreeSet;
 
 /// What the books say that a provider holds.
-fn held(paid: &Paid, nth: usize) -> BTreeSet<FragmentId> {
+pub(crate) fn held(paid: &Paid, nth: usize) -> BTreeSet<FragmentId> {
     let segments = paid
         .world
         .books
@@ -31,13 +31,13 @@ fn held(paid: &Paid, nth: usize) -> BTreeSet<FragmentId> {
     fragments.filter(|fragment| fragment.holder == Some(key)).map(|fragment| fragment.id).collect()
 }
 
-fn signed(paid: &Paid, nth: usize) -> BTreeSet<FragmentId> {
+pub(crate) fn signed(paid: &Paid, nth: usize) -> BTreeSet<FragmentId> {
     paid.tills[nth].fragments().into_iter().collect()
 }
 
 /// Whether books and provider have one set, with all that is held in it. What a failed push left may be in it, too, until it is
 /// collected.
-fn is_one_set(paid: &Paid, nth: usize) -> bool {
+pub(crate) fn is_one_set(paid: &Paid, nth: usize) -> bool {
     let known = paid.world.books.agreements().unwrap();
     let key = paid.world.providers[nth].key();
     let known = known.into_iter().find(|known| known.provider == key).unwrap();

@@ -89,6 +89,8 @@ impl Ledger {
             rate: Rate::ZERO,
             size: 0,
             next_rate: proposal.rate_per_epoch,
+            last_root: proposal.set_root,
+            last_size: proposal.size,
             end: proposal.end_epoch,
             ending: false,
             question: None,
@@ -225,6 +227,8 @@ impl Wallet {
                     open.state.sequence = posted.revision.sequence;
                     open.state.end = posted.revision.end_epoch;
                     open.state.next_rate = posted.revision.rate_per_epoch;
+                    open.state.last_root = posted.revision.set_root;
+                    open.state.last_size = posted.revision.size;
                 }
             }
             Order::Advance(_) | Order::MoveOn(_) => {}

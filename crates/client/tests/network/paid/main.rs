@@ -2,6 +2,7 @@
 //!
 //! Providers are those of `read`, with a till; the chain is a ledger in memory.
 
+mod adopting;
 mod agreeing;
 mod ledger;
 mod reading;

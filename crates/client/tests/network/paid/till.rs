@@ -12,8 +12,8 @@ use seedbank_formats::keys::SigningKey;
 use seedbank_formats::{FragmentId, PublicKey, Timestamp};
 use seedbank_protocol::payment::{
     PaymentDue, ProposalAnswer, ProposalRequest, QuoteAnswer, Refusal, RefusalReason, RevisionAnswer,
-    RevisionRequest, SetLeaf, SetPage, SetSummary, Standing, TransactionHash, VoucherAnswer, VoucherReason,
-    VoucherRefusal, VoucherRequest,
+    RevisionRequest, SetLeaf, SetPage, SetSummary, SignedTerms, Standing, TransactionHash, VoucherAnswer,
+    VoucherReason, VoucherRefusal, VoucherRequest,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -28,6 +28,10 @@ pub(crate) enum Manner {
     SignsFalsely,
     /// Does what it is asked, and its answer gets lost.
     LosesAnswers,
+    /// Says to whoever wants something signed that the set is another one than its caller's.
+    SaysBehind,
+    /// Says that it has signed already what it is asked to sign.
+    SaysSigned,
     /// Asks for pay, whatever was paid.
     AsksForever,
     /// Asks for more than anybody could have read.
@@ -40,6 +44,7 @@ pub(crate) enum Manner {
 struct Books {
     agreement: Option<AgreementId>,
     sequence: u32,
+    signed: Option<SignedTerms>,
     end: Epoch,
     set: BTreeMap<FragmentId, u64>,
     answers: BTreeMap<[u8; 32], Signature>,
@@ -56,8 +61,13 @@ pub(crate) struct Till {
     pub(crate) prices: Mutex<Prices>,
     pub(crate) credit_bytes: u64,
     pub(crate) manner: Mutex<Manner>,
+    /// What becomes of the pages of its list.
+    pub(crate) lie: Mutex<Option<Lie>>,
     books: Mutex<Books>,
 }
+
+/// Makes another page of one, for whoever asks what comes after a fragment.
+pub(crate) type Lie = Box<dyn Fn(SetPage, Option<FragmentId>) -> SetPage + Send>;
 
 impl Till {
     /// Registers a provider, and opens its till.
@@ -85,6 +95,7 @@ impl Till {
             prices: Mutex::new(prices),
             credit_bytes,
             manner: Mutex::new(Manner::Fair),
+            lie: Mutex::default(),
             books: Mutex::default(),
         }
     }
@@ -237,6 +248,15 @@ impl Till {
         if manner == Manner::SignsNothing {
             return refusal(RefusalReason::Other, &books);
         }
+        if manner == Manner::SaysBehind {
+            return refusal(RefusalReason::Behind, &books);
+        }
+        if manner == Manner::SaysSigned {
+            let mut refusal = Refusal::new(RefusalReason::Behind, "signed before");
+            let (sequence, set_root, size) = (revision.sequence, revision.set_root, revision.size);
+            refusal.own = Some(SetSummary { sequence, set_root, size, ..self.summary(&books) });
+            return Some(RevisionAnswer::Refused(refusal));
+        }
         if let Some(signature) = books.answers.get(&digest) {
             return Some(RevisionAnswer::Accepted { signature: *signature });
         }
@@ -275,6 +295,7 @@ impl Till {
         let signature = key.sign(&digest);
         (books.set, books.sequence, books.end) = (set, revision.sequence, revision.end_epoch);
         books.answers.insert(digest, signature);
+        books.signed = Some(SignedTerms { revision: request.revision.clone(), provider: signature });
         (manner != Manner::LosesAnswers).then_some(RevisionAnswer::Accepted { signature })
     }
 
@@ -297,7 +318,12 @@ impl Till {
             length: *length,
             retain_until: Epoch(0),
         };
-        SetPage { set: self.summary(&books), leaves: behind.map(leaf).take(limit).collect() }
+        let leaves = behind.map(leaf).take(limit).collect();
+        let page = SetPage { set: self.summary(&books), signed: books.signed.clone(), leaves };
+        match &*self.lie.lock().unwrap() {
+            Some(lie) => lie(page, after),
+            None => page,
+        }
     }
 
     pub(crate) fn voucher(&self, request: VoucherRequest) -> Option<VoucherAnswer> {
@@ -367,7 +393,7 @@ fn set_of(leaves: &[SetLeaf]) -> BTreeMap<FragmentId, u64> {
     leaves.iter().map(|leaf| (leaf.fragment, leaf.length)).collect()
 }
 
-fn root_of(set: &BTreeMap<FragmentId, u64>) -> (SetRoot, u64) {
+pub(crate) fn root_of(set: &BTreeMap<FragmentId, u64>) -> (SetRoot, u64) {
     let leaf =
         |(id, length): (&FragmentId, &u64)| Fragment { id: *id, length: *length, retain_until: Epoch(0) };
     let set = FragmentSet::new(set.iter().map(leaf)).unwrap();
