@@ -71,6 +71,12 @@ pub struct Account {
 }
 
 impl Account {
+    /// Owes nothing and has paid nothing ahead.
+    #[must_use]
+    pub fn even(network: Network, since: Timestamp) -> Account {
+        Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since }
+    }
+
     /// Takes a payment: first for what is owed, the rest ahead. How much of it was owed.
     pub fn pay(&mut self, payment: Amount, now: Timestamp) -> Amount {
         let settled = payment.min(self.owed);
@@ -182,8 +188,7 @@ impl Credit {
         if price == Amount::ZERO {
             return Ok(());
         }
-        let new = Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now };
-        let account = self.accounts.entry(key).or_insert(new);
+        let account = self.accounts.entry(key).or_insert(Account::even(network, now));
         if account.owed == Amount::ZERO {
             account.since = now;
         }
@@ -199,8 +204,7 @@ impl Credit {
 
     /// Takes a key's payment. Also what was charged and then not served is given back so.
     pub fn pay(&mut self, key: PublicKey, network: Network, payment: Amount, now: Timestamp) {
-        let new = Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now };
-        let account = self.accounts.entry(key).or_insert(new);
+        let account = self.accounts.entry(key).or_insert(Account::even(network, now));
         let settled = account.pay(payment, now);
         let network = account.network;
         self.settle(network, settled);

@@ -95,6 +95,11 @@ fn file_of(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("lane-{number:03}.json"))
 }
 
+/// Which lane's counters a file of this name holds.
+fn number_of(name: &str) -> Option<u32> {
+    name.strip_prefix("lane-")?.strip_suffix(".json")?.parse().ok()
+}
+
 impl Lane {
     /// Takes the first lane that no other process has.
     ///
@@ -224,15 +229,18 @@ pub fn forget_leaving(dir: &Path, payee: &Address) -> Result<(), LaneError> {
 }
 
 fn all_counters(dir: &Path) -> Result<Vec<(u32, Counters)>, LaneError> {
+    let names = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names.map_err(disk(dir))?,
+    };
     let mut all = Vec::new();
-    for number in 0..LANES_MAX {
-        let path = file_of(dir, number);
-        // Lanes are taken from the first on, and their files stay.
-        if !path.exists() {
-            continue;
+    for name in names {
+        let name = name.map_err(disk(dir))?.file_name();
+        if let Some(number) = name.to_str().and_then(number_of) {
+            all.push((number, read(&dir.join(name))?));
         }
-        all.push((number, read(&path)?));
     }
+    all.sort_unstable_by_key(|(number, _)| *number);
     Ok(all)
 }
 

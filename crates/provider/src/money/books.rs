@@ -15,7 +15,7 @@ pub(crate) use agreements::{AgreementRow, PendingProposal, State, Terms};
 pub use costs::CostReport;
 pub use earnings::Fate;
 pub(crate) use earnings::LedgerRow;
-pub(crate) use reading::RedemptionRow;
+pub(crate) use reading::{Accounts, RedemptionRow};
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -1,6 +1,6 @@
 //! Reads that are counted, and vouchers that pay for them.
 
-use crate::money::books::{BooksError, Quoted};
+use crate::money::books::{Accounts, BooksError, Quoted};
 use crate::money::unwritten::{Batch, Unwritten};
 use crate::money::{Money, books_failed, no_chain};
 use crate::service::now;
@@ -191,14 +191,18 @@ impl Money {
                 return Ok(VoucherAnswer::Refused(refusal(reason, &error.to_string(), Some(&lane))));
             }
         };
-        let before = self.credit().account(&key).copied();
-        let mut account =
-            before.unwrap_or(Account { network, owed: Amount::ZERO, ahead: Amount::ZERO, since: now });
+        // What was read meanwhile is written along: that is one sync less.
+        let batch = self.unwritten().take_changed();
+        let mut accounts = self.as_they_are(batch.iter().flat_map(|batch| &batch.changed));
+        let mut account = self.credit().account(&key).copied().unwrap_or(Account::even(network, now));
         account.pay(more, now);
-        books.keep_payment((payer, signer), &lane, since, (&key, Some(&account)))?;
-        // Only what is on the disk counts: a voucher whose commit failed may come again. What was read meanwhile is written with the rest.
+        accounts.insert(key, Some(account));
+        let may_miss = batch.as_ref().map(|batch| batch.may_miss);
+        let kept = books.keep_payment((payer, signer), &lane, since, &accounts, may_miss);
+        self.told(batch, &kept);
+        kept?;
+        // Only what is on the disk counts: a voucher whose commit failed may come again.
         self.credit().pay(key, network, more, now);
-        self.unwritten().note(key);
         tracing::debug!(%key, %payer, %signer, %more, "voucher taken");
         Ok(VoucherAnswer::Accepted(self.standing_of(&key, network)))
     }
@@ -239,16 +243,23 @@ impl Money {
         // One writer at a time: what was noted first is written first.
         let mut books = self.books();
         let Some(batch) = take(&mut self.unwritten()) else { return Ok(()) };
-        let accounts: Vec<(PublicKey, Option<Account>)> = {
-            let credit = self.credit();
-            batch.changed.iter().map(|key| (*key, credit.account(key).copied())).collect()
-        };
-        let kept = books.keep_accounts(&accounts, batch.may_miss);
-        match &kept {
+        let kept = books.keep_accounts(&self.as_they_are(&batch.changed), batch.may_miss);
+        self.told(Some(batch), &kept);
+        kept
+    }
+
+    fn as_they_are<'a>(&self, keys: impl IntoIterator<Item = &'a PublicKey>) -> Accounts {
+        let credit = self.credit();
+        keys.into_iter().map(|key| (*key, credit.account(key).copied())).collect()
+    }
+
+    /// Whether a batch is on the disk.
+    fn told(&self, batch: Option<Batch>, kept: &Result<(), BooksError>) {
+        let Some(batch) = batch else { return };
+        match kept {
             Ok(()) => self.unwritten().written(&batch),
             Err(_) => self.unwritten().failed(batch),
         }
-        kept
     }
 
     /// Writes down accounts for the last time: nothing is read any more.
@@ -348,12 +359,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn voucher_that_could_not_be_written_credits_nothing_and_once_it_is_it_credits_once() {
+    async fn voucher_that_could_not_be_written_credits_nothing_and_once_it_is_it_credits_once_and_writes_what_others_read()
+     {
         let dir = tempfile::tempdir().unwrap();
         let money = Arc::new(opened(dir.path()));
         let (key, remote) = (PublicKey([7; 32]), "192.0.2.7".parse().unwrap());
         assert!(money.charge(key, remote, MIB).await.unwrap().is_some());
         let owed = money.owed_in_all();
+        let reader = PublicKey([8; 32]);
+        assert!(money.charge(reader, remote, MIB).await.unwrap().is_some());
+        let both = money.owed_in_all();
         let signer = WalletKey::from_secret(&[4; 32]).unwrap();
         let channels = Domain { chain_id: 199, contract: Address([5; 20]) };
         let own = signer.address();
@@ -367,10 +382,13 @@ mod tests {
         let full = "CREATE TRIGGER full BEFORE INSERT ON lanes BEGIN SELECT RAISE(ABORT, 'full'); END";
         books.execute_batch(full).unwrap();
         assert!(take().is_err());
-        assert_eq!(money.owed_in_all(), owed);
+        assert_eq!(money.owed_in_all(), both);
         books.execute_batch("DROP TRIGGER full").unwrap();
         let VoucherAnswer::Accepted(standing) = take().unwrap() else { panic!("it is covered") };
         assert_eq!((standing.owed, standing.prepaid), (Amount(0), Amount(10)));
+        let written = money.books().accounts().unwrap().into_iter().find(|(key, _)| *key == reader);
+        assert_eq!(written.map(|(_, account)| account.owed), Some(owed), "what others read is written along");
+        assert!(money.unwritten().take_changed().is_none(), "nothing is left to write");
         money.close_accounts().unwrap();
         drop(money);
         let money = Arc::new(opened(dir.path()));

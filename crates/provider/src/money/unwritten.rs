@@ -8,8 +8,9 @@ use seedbank_agreement::Amount;
 use seedbank_formats::PublicKey;
 use std::collections::BTreeSet;
 
-/// A small part of the total: what a kill takes from honest readers' credit. In bytes, for the default total of 16 GiB, 64 MiB.
-const PART: u128 = 256;
+/// A small part of the total: what a kill takes from honest readers' credit. In bytes, for the default total of 16 GiB, 256 MiB: what a
+/// reader's voucher pays for, which writes accounts too, so that who pays as agreed causes no writes beside those of vouchers.
+const PART: u128 = 64;
 
 /// What was counted since accounts were last written.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use seedbank_agreement::credit::{Account, Network};
 use seedbank_agreement::{Address, Amount, Lane, Signed, Voucher};
 use seedbank_formats::{PublicKey, Timestamp};
 use seedbank_protocol::payment::TransactionHash;
+use std::collections::BTreeMap;
 
 /// What may have been read and is not in the books, in `meta`.
 const MISSING: &str = "unwritten_reads";
@@ -20,6 +21,24 @@ pub(crate) struct RedemptionRow {
     pub(crate) time: Timestamp,
     /// The evidence.
     pub(crate) voucher: Signed<Voucher>,
+}
+
+/// Accounts as they are to be in the books; `None` for those that are even.
+pub(crate) type Accounts = BTreeMap<PublicKey, Option<Account>>;
+
+/// Until the next time, reads worth `may_miss` may be counted that are not in the books; `None` leaves what they say of that.
+fn put_accounts(
+    transaction: &Transaction<'_>,
+    accounts: &Accounts,
+    may_miss: Option<Amount>,
+) -> rusqlite::Result<()> {
+    for (key, account) in accounts {
+        put_account(transaction, key, account.as_ref())?;
+    }
+    match may_miss {
+        Some(may_miss) => put_meta(transaction, MISSING, &text(may_miss)),
+        None => Ok(()),
+    }
 }
 
 fn put_account(
@@ -82,17 +101,18 @@ impl Books {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keeps a lane with a newer voucher, and the account that it pays for, in one commit.
+    /// Keeps a lane with a newer voucher, the account that it pays for, and others with it, in one commit.
     pub(crate) fn keep_payment(
         &mut self,
         (payer, signer): (Address, Address),
         lane: &Lane,
         since: Timestamp,
-        (key, account): (&PublicKey, Option<&Account>),
+        accounts: &Accounts,
+        may_miss: Option<Amount>,
     ) -> Result<(), BooksError> {
         let transaction = self.connection.transaction()?;
         put_lane(&transaction, payer, signer, lane, since)?;
-        put_account(&transaction, key, account)?;
+        put_accounts(&transaction, accounts, may_miss)?;
         transaction.commit()?;
         Ok(())
     }
@@ -218,16 +238,9 @@ impl Books {
     }
 
     /// Keeps accounts as they are; `None` for those that are even. Until the next time so much may be read that is not in the books.
-    pub(crate) fn keep_accounts(
-        &mut self,
-        accounts: &[(PublicKey, Option<Account>)],
-        may_miss: Amount,
-    ) -> Result<(), BooksError> {
+    pub(crate) fn keep_accounts(&mut self, accounts: &Accounts, may_miss: Amount) -> Result<(), BooksError> {
         let transaction = self.connection.transaction()?;
-        for (key, account) in accounts {
-            put_account(&transaction, key, account.as_ref())?;
-        }
-        put_meta(&transaction, MISSING, &text(may_miss))?;
+        put_accounts(&transaction, accounts, Some(may_miss))?;
         transaction.commit()?;
         Ok(())
     }
@@ -246,7 +259,7 @@ impl Books {
             ahead: Amount::ZERO,
             since: now,
         };
-        self.keep_accounts(&[(NOBODY, Some(account))], Amount::ZERO)?;
+        self.keep_accounts(&Accounts::from([(NOBODY, Some(account))]), Amount::ZERO)?;
         Ok(missing)
     }
 }

@@ -1,4 +1,4 @@
-use super::{Books, BooksError, Fate, PendingProposal, Quoted, Terms};
+use super::{Accounts, Books, BooksError, Fate, PendingProposal, Quoted, Terms};
 use crate::money::gas::{Wei, Work};
 use seedbank_agreement::credit::{Account, Network};
 use seedbank_agreement::fragment_set::SetChange;
@@ -207,12 +207,14 @@ fn payment_is_kept_with_the_account_that_it_pays_for() {
         ahead: Amount(u128::MAX),
         since: Timestamp(7),
     };
-    books.keep_payment((payer, signer), &lane, Timestamp(7), (&key, Some(&account))).unwrap();
+    books
+        .keep_payment((payer, signer), &lane, Timestamp(7), &Accounts::from([(key, Some(account))]), None)
+        .unwrap();
     drop(books);
     let mut books = Books::look(dir.path()).unwrap().unwrap();
     assert_eq!(books.lane(payer, signer).unwrap(), Some((lane, Timestamp(7))));
     assert_eq!(books.accounts().unwrap(), [(key, account)]);
-    books.keep_accounts(&[(key, None)], Amount(0)).unwrap();
+    books.keep_accounts(&Accounts::from([(key, None)]), Amount(0)).unwrap();
     assert!(books.accounts().unwrap().is_empty());
 }
 
@@ -324,10 +326,10 @@ fn what_a_killed_daemon_may_have_served_is_nobodys_debt_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut books = Books::open(dir.path()).unwrap();
     assert_eq!(books.charge_what_was_lost(Timestamp(1)).unwrap(), Amount(0));
-    books.keep_accounts(&[], Amount(30)).unwrap();
+    books.keep_accounts(&Accounts::new(), Amount(30)).unwrap();
     assert_eq!(books.charge_what_was_lost(Timestamp(1)).unwrap(), Amount(30));
     assert_eq!(books.charge_what_was_lost(Timestamp(1)).unwrap(), Amount(0));
-    books.keep_accounts(&[], Amount(12)).unwrap();
+    books.keep_accounts(&Accounts::new(), Amount(12)).unwrap();
     assert_eq!(books.charge_what_was_lost(Timestamp(2)).unwrap(), Amount(12));
     let accounts = books.accounts().unwrap();
     assert_eq!((accounts.len(), accounts[0].1.owed), (1, Amount(42)));
