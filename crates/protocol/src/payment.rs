@@ -59,6 +59,10 @@ pub struct QuoteAnswer {
     pub directory: Address,
     /// Prices, terms, and until when they hold.
     pub quote: Signed<Quote>,
+    /// What an agreement must bring in all to be worth its gas to the provider. That changes with the price of gas, so nobody signs it: it saves
+    /// an offer that would be refused. Zero from a provider that does not say.
+    #[serde(default)]
+    pub pay_min: Amount,
 }
 
 /// A fragment of a set: what is promised to be held.

@@ -370,6 +370,12 @@ impl Agreeing<'_> {
         }
         let (place, now) = (*chain.place(), chain.epoch().await?);
         let rate = rate_per_epoch(draft.bytes, payee.prices.rent_per_gib_month, place.clock.epoch_seconds)?;
+        let (pay, pay_min) = (rate.over(payer.limits().term_epochs), payee.pay_min);
+        if pay < pay_min {
+            // Before anything is sent for it. Gas may be cheaper by the next attempt.
+            payer.forget_quote(&self.provider);
+            return Err(QuoteRefused::TooLittle { pay_min, pay }.into());
+        }
         self.allow(rate).await?;
         let escrow = first_escrow(rate, payer.limits().term_epochs);
         payer.authorise(escrow).await?;

@@ -69,6 +69,16 @@ pub enum QuoteRefused {
         /// What this home makes.
         term: u32,
     },
+    /// Agree on more, or choose another.
+    #[error(
+        "it takes agreements of {pay_min} units or more, for the gas that they cost, and this one brings {pay}"
+    )]
+    TooLittle {
+        /// What it wants.
+        pay_min: Amount,
+        /// What the agreement would bring in all.
+        pay: Amount,
+    },
     /// It is paid elsewhere.
     #[error("it is paid by other contracts: chain {chain_id}, directory {directory}")]
     Elsewhere {
@@ -97,6 +107,8 @@ pub struct Payee {
     pub prices: Prices,
     /// The shortest agreement.
     pub epochs_min: u32,
+    /// What an agreement must bring, as gas was when it was asked: only its word, and no promise.
+    pub pay_min: Amount,
     /// What it lets a reader owe.
     pub credit_bytes: u64,
     /// Until when it keeps to that.
@@ -248,7 +260,7 @@ impl Payer {
             Err(error) => return Err(error.into()),
         };
         let place = self.chain.place();
-        let QuoteAnswer { chain_id, directory, quote } = quote;
+        let QuoteAnswer { chain_id, directory, quote, pay_min } = quote;
         if (chain_id, directory) != (place.chain_id, place.directory) {
             return Err(QuoteRefused::Elsewhere { chain_id, directory });
         }
@@ -266,11 +278,16 @@ impl Payer {
             }
             Err(error) => return Err(error.into()),
         };
-        let payee = check_quote(&quote, operator, place.market_domain(), now)?;
+        let payee = Payee { pay_min, ..check_quote(&quote, operator, place.market_domain(), now)? };
         // A quote that is about to end is asked for again, however short it is.
         let until = Timestamp(payee.expires.0.saturating_sub(QUOTE_MARGIN_SECONDS));
         self.remember(provider, Paid::By(payee), until);
         Ok(Paid::By(payee))
+    }
+
+    /// Has a provider asked anew next time.
+    pub(crate) fn forget_quote(&self, provider: &PublicKey) {
+        self.payees.lock().unwrap_or_else(PoisonError::into_inner).remove(provider);
     }
 
     /// Whether a lane of this home has promised this wallet something as this provider's.
@@ -558,6 +575,7 @@ fn check_quote(
         wallet: quote.provider,
         prices: quote.prices,
         epochs_min: quote.epochs_min,
+        pay_min: Amount::ZERO,
         credit_bytes: quote.credit_bytes,
         expires: quote.expires,
     })

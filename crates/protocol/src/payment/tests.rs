@@ -31,7 +31,12 @@ fn quote() -> QuoteAnswer {
         credit_bytes: 1 << 26,
         expires: Timestamp(1_900_000_000),
     };
-    QuoteAnswer { chain_id: 199, directory: Address([1; 20]), quote: quote.sign(&DOMAIN, &wallet()) }
+    QuoteAnswer {
+        chain_id: 199,
+        directory: Address([1; 20]),
+        quote: quote.sign(&DOMAIN, &wallet()),
+        pay_min: Amount(u128::MAX),
+    }
 }
 
 fn leaf(number: u16) -> SetLeaf {
@@ -222,6 +227,10 @@ fn unknown_fields_are_refused_where_money_is_decided_and_let_pass_where_people_r
     assert!(ProposalRequest::decode(&with_more(proposal(vec![]).encode())).is_err());
     assert_eq!(QuoteAnswer::decode(&with_more(quote().encode())).unwrap(), quote());
     assert_eq!(SetPage::decode(&with_more(page(vec![]).encode())).unwrap(), page(vec![]));
+    let mut older: serde_json::Value = serde_json::from_slice(&quote().encode()).unwrap();
+    older.as_object_mut().unwrap().remove("pay_min").unwrap();
+    let older = QuoteAnswer::decode(older.to_string().as_bytes()).unwrap();
+    assert_eq!(older, QuoteAnswer { pay_min: Amount::ZERO, ..quote() });
     let json = br#"{"refused":{"reason":"on_holiday","message":"\u001b[31mlater","more":1}}"#;
     let read = RevisionAnswer::decode(json).unwrap();
     assert_eq!(read, RevisionAnswer::Refused(Refusal::new(RefusalReason::Other, " [31mlater")));

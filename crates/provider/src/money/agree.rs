@@ -79,7 +79,17 @@ impl Money {
             expires: quoted.expires,
             credit_bytes: self.config.credit.per_key.0,
         };
-        Ok(QuoteAnswer { chain_id: domain.chain_id, directory, quote: quote.sign(&domain, &self.key) })
+        Ok(QuoteAnswer {
+            chain_id: domain.chain_id,
+            directory,
+            quote: quote.sign(&domain, &self.key),
+            pay_min: self.pay_min(),
+        })
+    }
+
+    /// What an agreement must bring at this price of gas.
+    fn pay_min(&self) -> Amount {
+        self.config.worth(self.gas_price(), OPENING_GAS)
     }
 
     /// The prices of today, in the books until they end; the same for half of that time.
@@ -556,7 +566,7 @@ impl Money {
             now: head.time,
             clock: wallet.chain().deployment().clock(),
             epochs_max: self.config.epochs_max,
-            pay_min: self.config.worth(self.gas_price(), OPENING_GAS),
+            pay_min: self.pay_min(),
             stake_epochs: parameters.market.stake_epochs,
             rents,
             epochs_min: self.config.epochs_min,

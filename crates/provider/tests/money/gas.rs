@@ -2,7 +2,7 @@
 
 use crate::world::{EPOCH, World, all_is_well, run, set, stored, until};
 use seedbank_agreement::{Amount, Epoch};
-use seedbank_protocol::payment::{TransactionHash, VoucherAnswer};
+use seedbank_protocol::payment::{ProposalAnswer, TransactionHash, VoucherAnswer};
 use seedbank_protocol::routes::Access;
 use seedbank_provider::{Fate, Wei};
 use seedbank_settlement::Outcome;
@@ -228,5 +228,30 @@ fn offers_that_wait_come_after_the_proof_of_an_epoch_that_has_begun() {
             }
         };
         assert!(block(proof).await < block(opened).await);
+    });
+}
+
+#[test]
+fn quote_says_what_an_agreement_must_bring_for_its_gas_and_less_is_refused() {
+    run(async {
+        let node = Node::embedded_at(PRICE).await;
+        let url = node.url();
+        let world = World::on(node, &[url], "").await;
+        world.wallet.send_coin(world.payee, COIN).await.unwrap();
+        let provider = world.start().await;
+        let client = provider.client();
+        let pay_min = || async { client.client.quote(&client.peer).await.unwrap().pay_min };
+        // Some 400,000 gas, and a unit is worth a wei.
+        until("gas was seen to cost something", || async { pay_min().await == Amount(400_000 * PRICE) })
+            .await;
+        let kept = stored(1..3);
+        for fragment in &kept {
+            client.put(fragment, Access::Owner).await.unwrap();
+        }
+        let offer = world.offer(&set(&kept), Epoch(world.epoch().await.0 + 30)).await;
+        assert!(world.rate(600_000).over(29) < pay_min().await);
+        let answer = client.client.propose(&client.peer, &offer).await.unwrap();
+        let ProposalAnswer::Refused(refusal) = answer else { panic!("{answer:?}") };
+        assert!(refusal.message.contains("less than the 400000000 units"), "{refusal:?}");
     });
 }

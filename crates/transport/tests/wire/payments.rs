@@ -33,7 +33,12 @@ fn quote() -> QuoteAnswer {
         expires: Timestamp(2_000_000_000),
         credit_bytes: 1 << 20,
     };
-    QuoteAnswer { chain_id: 31_337, directory: Address([1; 20]), quote: quote.sign(&DOMAIN, &wallet()) }
+    QuoteAnswer {
+        chain_id: 31_337,
+        directory: Address([1; 20]),
+        quote: quote.sign(&DOMAIN, &wallet()),
+        pay_min: Amount(5),
+    }
 }
 
 fn leaf(byte: u8) -> SetLeaf {

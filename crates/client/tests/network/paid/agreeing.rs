@@ -144,6 +144,24 @@ async fn who_does_not_sign_holds_nothing_of_the_push_and_too_few_fail_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_wants_more_for_its_gas_than_an_agreement_brings_is_offered_nothing_until_it_wants_less() {
+    let paid = Paid::start(2, 4, 1 << 40).await;
+    let network = paid.network(limits());
+    paid.tills[0].set(Manner::WantsMore);
+    let source = paid.source(&[("a", &noise(1, 100_000))]);
+    let report = paid.world.push_through(&source, network.clone()).await.unwrap();
+    assert!(!report.holders.contains(&paid.world.providers[0].key()));
+    // It would have signed.
+    assert!(paid.tills[0].agreement().is_none() && held(&paid, 0).is_empty());
+    assert!((1..4).all(|nth| signed(&paid, nth) == held(&paid, nth)));
+
+    paid.tills[0].set(Manner::Fair);
+    let source = paid.source(&[("b", &noise(2, 100_000))]);
+    let report = paid.world.push_through(&source, network).await.unwrap();
+    assert!(report.holders.contains(&paid.world.providers[0].key()), "the same process asks it again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signature_of_another_key_is_no_signature() {
     let paid = Paid::start(2, 4, 1 << 40).await;
     let source = paid.source(&[("a", &noise(1, 50_000))]);

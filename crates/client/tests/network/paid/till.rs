@@ -38,6 +38,8 @@ pub(crate) enum Manner {
     AsksTooMuch,
     /// Its quotes have expired.
     QuotesThePast,
+    /// Wants agreements that bring more than any does.
+    WantsMore,
 }
 
 #[derive(Default)]
@@ -168,7 +170,8 @@ impl Till {
             credit_bytes: self.credit_bytes,
         };
         let quote = quote.sign(&place.market_domain(), &self.wallet);
-        QuoteAnswer { chain_id: place.chain_id, directory: place.directory, quote }
+        let pay_min = if self.manner() == Manner::WantsMore { Amount::MAX } else { Amount(1) };
+        QuoteAnswer { chain_id: place.chain_id, directory: place.directory, quote, pay_min }
     }
 
     fn rate(&self, bytes: u64) -> Rate {
