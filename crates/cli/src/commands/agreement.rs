@@ -217,11 +217,21 @@ async fn terminate(app: &App, number_or_key: &str) -> anyhow::Result<()> {
     let chain = payer.chain();
     let id = agreement.id.context("the provider has not opened the agreement yet")?;
     let state = chain.agreement(AgreementId(id)).await?.context("the agreement is closed already")?;
-    if chain.proving(state.provider).await?.epoch < chain.epoch().await? {
-        chain.order(Order::Advance(state.provider)).await?;
-    }
-    chain.order(Order::Terminate(AgreementId(id))).await?;
+    // First: a steward that found the agreement ending and still wanted would have it renewed, whatever becomes of this process.
     books.set_agreement_state(agreement.provider, AgreementState::Stopped)?;
+    let notice = async {
+        if chain.proving(state.provider).await?.epoch < chain.epoch().await? {
+            chain.order(Order::Advance(state.provider)).await?;
+        }
+        chain.order(Order::Terminate(AgreementId(id))).await
+    };
+    notice.await.with_context(|| {
+        let provider = agreement.provider.short();
+        format!(
+            "nothing new is placed with provider {provider}, but notice is not given yet: a running steward gives it as soon \
+             as it can, or run this again"
+        )
+    })?;
     let ends_before = chain.agreement(AgreementId(id)).await?.map(|state| state.end);
     let terminated = Terminated {
         provider: agreement.provider,

@@ -4,14 +4,17 @@ use crate::files::write_specimen;
 use crate::network::pin_port;
 use crate::program::{list_of, text_of};
 use crate::registries::{connect, forget_look, profile};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, wait_until};
 use seedbank_agreement::WalletKey;
 use seedbank_formats::Signature;
 use seedbank_settlement::{SendPolicy, Wallet};
 use seedbank_testkit::assert_same_folder;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::runtime::Runtime;
+
+const SOON: Duration = Duration::from_secs(60);
 
 fn units(value: &Value) -> u128 {
     text_of(value).parse().expect("an amount")
@@ -45,6 +48,34 @@ fn a_push_opens_an_agreement_with_each_provider_that_holds_something_and_a_secon
     home.seedbank("up --no-chain --providers 4 --detach --quiet").succeeds();
     home.seedbank("dataset pull notes").arg(&back).succeeds();
     assert_same_folder(&tree, &back);
+    home.seedbank("down").succeeds();
+}
+
+#[test]
+fn whoever_is_given_up_is_known_to_be_before_notice_is_given_and_notice_can_be_given_again() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.home("home");
+    home.seedbank("up --providers 4 --detach --quiet").succeeds();
+    let tree = sandbox.path("tree");
+    write_specimen(&tree, 46);
+    home.seedbank("dataset push notes").arg(&tree).succeeds();
+    let number = list_of(&home.seedbank("agreement ls").json())[0]["agreement"].to_string();
+    let shown = || home.seedbank("agreement show").arg(&number).json();
+    let before = shown();
+    // While somebody else sends with the wallet, notice waits.
+    let deployments = std::fs::read_dir(home.root().join("pay")).expect("listed");
+    let deployment = deployments.map(|entry| entry.expect("read").path()).find(|path| path.is_dir());
+    let wallet =
+        std::fs::File::create(deployment.expect("a deployment").join("wallet.lock")).expect("opened");
+    wallet.lock().expect("locked");
+    let mut cut = home.seedbank("agreement terminate").arg(&number).start();
+    wait_until("the provider to be given up", SOON, || shown()["state"] == "stopped");
+    assert!(cut.is_running());
+    cut.kill();
+    assert_eq!(shown()["ends_before"], before["ends_before"], "notice was not given");
+    drop(wallet);
+    let ends = home.seedbank("agreement terminate").arg(&number).json()["ends_before"].clone();
+    assert!(ends.as_u64() < before["ends_before"].as_u64(), "{ends} {before}");
     home.seedbank("down").succeeds();
 }
 

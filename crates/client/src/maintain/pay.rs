@@ -190,7 +190,8 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Gives notice to a provider that stopped proving. Without proofs there is none to wait for.
+    /// Gives notice to a provider that stopped proving, ended the agreement, or was given up by a person. Without proofs there
+    /// is none to wait for.
     async fn stop(
         &self,
         payer: &Arc<Payer>,
@@ -200,7 +201,7 @@ impl Maintenance {
         moment: &Moment,
     ) -> Result<(), LookError> {
         let (provider, chain) = (agreement.provider, payer.chain());
-        tracing::warn!(%provider, agreement = %id, "provider stopped proving or ended the agreement: nothing new is placed there");
+        tracing::warn!(%provider, agreement = %id, "provider stopped proving, ended the agreement or was given up: nothing new is placed there");
         // From here on nothing new is placed there, whatever becomes of the transaction.
         self.set_state(provider, AgreementState::Stopped).await?;
         if chain.proving(wallet).await?.epoch < moment.epoch {

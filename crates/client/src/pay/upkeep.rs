@@ -55,7 +55,7 @@ pub enum Due {
     MoveOn,
     /// Its set is dead: what it held is lost, and what is locked comes back.
     Bury,
-    /// Pay it no longer: it stopped proving.
+    /// Pay it no longer: it stopped proving, or was given up.
     Stop,
     /// Its question was not answered.
     Fail,
@@ -92,21 +92,25 @@ pub fn due(
     if proving.epoch < now && moment.elapsed.saturating_mul(2) >= moment.length {
         due.push(Due::Advance);
     }
+    let next = Epoch(now.0.saturating_add(1));
     match state.question {
         Some(asked) if asked < now => due.push(Due::Fail),
-        None if signed.is_doubted && !signed.is_stopped && state.end > Epoch(now.0.saturating_add(1)) => {
+        None if signed.is_doubted && !signed.is_stopped && state.end > next => {
             due.push(Due::Ask);
         }
         Some(_) | None => {}
     }
     if signed.is_stopped {
+        // Whoever noted that did not live to give notice, or the chain did not take it.
+        if !state.ending && state.end > next {
+            due.push(Due::Stop);
+        }
         return due;
     }
     if state.ending || proving.misses >= MISSES_MAX {
         due.push(Due::Stop);
         return due;
     }
-    let next = Epoch(now.0.saturating_add(1));
     let is_posted = state.sequence >= signed.sequence;
     match signed.from {
         Some(from) if !is_posted && from == next => {
@@ -253,9 +257,19 @@ mod tests {
         let ended = OnChain { ending: true, ..state(4, 22) };
         assert_eq!(due(&moment(20, 0), &posted, &ended, &proving(20), 30), [Due::Stop], "by the provider");
         let stopped = Signed { is_stopped: true, ..posted };
-        assert!(due(&moment(20, 99), &stopped, &state(3, 22), &missing, 30).is_empty());
+        assert!(due(&moment(20, 99), &stopped, &ended, &missing, 30).is_empty());
         let dead = Proving { dead_at: Some(Epoch(19)), ..missing };
         assert_eq!(due(&moment(20, 0), &stopped, &state(3, 22), &dead, 30), [Due::Bury]);
+    }
+
+    #[test]
+    fn whoever_was_given_up_is_given_notice_until_the_chain_has_it() {
+        let given_up = Signed { is_stopped: true, ..signed(4, 11) };
+        let look = |state: &OnChain| due(&moment(20, 0), &given_up, state, &proving(20), 30);
+        assert_eq!(look(&state(4, 50)), [Due::Stop], "and is not renewed");
+        assert_eq!(look(&state(4, 22)), [Due::Stop], "though it ends soon");
+        assert!(look(&state(4, 21)).is_empty(), "no notice ends it sooner");
+        assert!(look(&OnChain { ending: true, ..state(4, 50) }).is_empty());
     }
 
     #[test]

@@ -244,7 +244,7 @@ impl Wallet {
             Order::Fail(id) => {
                 let (epoch, open) = (state.epoch, state.open.get_mut(&id).unwrap());
                 open.state.question = None;
-                open.state.end = Epoch(epoch.0 + 1);
+                (open.state.end, open.state.ending) = (Epoch(epoch.0 + 1), true);
                 give(&mut state.free, own, self.place.question_bond);
             }
             Order::Fund(payee, sum) => {

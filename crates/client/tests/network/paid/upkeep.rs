@@ -112,6 +112,23 @@ async fn whoever_stops_proving_is_stopped_buried_and_what_it_held_moves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn notice_that_a_person_meant_to_give_is_given_and_nothing_is_renewed() {
+    let paid = pushed().await;
+    let id = paid.tills[1].agreement().unwrap();
+    paid.world.books.set_agreement_state(paid.world.providers[1].key(), AgreementState::Stopped).unwrap();
+    paid.ledger.pass(20);
+    paid.pay().await;
+    let notices = |paid: &Paid| {
+        let state = paid.ledger.state();
+        state.orders.iter().filter(|order| **order == Order::Terminate(id)).count()
+    };
+    assert_eq!((notices(&paid), paid.tills[1].sequence()), (1, 0));
+    assert!(paid.tills[0].sequence() > 0, "the others' terms end soon");
+    paid.pay().await;
+    assert_eq!(notices(&paid), 1, "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_leaves_is_renewed_no_more() {
     let paid = pushed().await;
     paid.ledger.pass(20);
