@@ -1,14 +1,14 @@
 //! Offers and revisions that are refused, and ones that are asked for twice.
 
 use crate::support::{client_key, fragment, key};
-use crate::world::{World, accepted, retained, run, set, stored};
+use crate::world::{World, accepted, retained, run, set, stored, until};
 use seedbank_agreement::{Epoch, Rate, SetRoot, Typed, WalletKey};
 use seedbank_protocol::messages::{ClaimAction, ClaimRequest};
 use seedbank_protocol::payment::{
     ProposalAnswer, ProposalRequest, Refusal, RefusalReason, RevisionAnswer, RevisionRequest, SignedTerms,
 };
 use seedbank_protocol::routes::Access;
-use seedbank_testkit::chain::{Node, Proxy};
+use seedbank_testkit::chain::{Act, Node, Proxy};
 use seedbank_transport::ClaimOutcome;
 
 fn refused(answer: RevisionAnswer) -> Refusal {
@@ -182,5 +182,34 @@ fn offer_that_is_not_the_clients_or_not_covered_is_refused() {
             panic!("it is accepted")
         };
         assert_eq!(agreement, id, "the same offer has the same answer");
+    });
+}
+
+#[test]
+fn offer_whose_money_is_gone_before_it_is_an_agreement_keeps_nothing_here() {
+    run(async {
+        let node = Node::embedded().await;
+        let endpoint = Proxy::of(&node).await;
+        let world = World::on(node, &[endpoint.url()], "").await;
+        let provider = world.start().await;
+        let client = provider.client();
+        let kept = stored(1..3);
+        for fragment in &kept {
+            client.put(fragment, Access::Owner).await.unwrap();
+        }
+        let offer = world.offer(&set(&kept), Epoch(world.epoch().await.0 + 30)).await;
+        world.mute(&endpoint);
+        world.offer_that_waits(&client, &offer).await;
+        let claims = || provider.metric("seedbank_provider_store_claims");
+        assert!(claims().await == 4.0, "the client's, and the provider's own");
+        let (market, own) = (world.wallet.market(), world.wallet.address());
+        let all = world.wallet.chain().market().free(own).await.unwrap();
+        market.withdraw(all, own).await.unwrap();
+        endpoint.does(|_, _| Act::Forward);
+        until("the offer is refused", || async { world.offers_under_way() == 0 }).await;
+        until("the provider lets go of it", || async { claims().await == 2.0 }).await;
+        assert!(world.report().agreements.is_empty());
+        let answer = client.client.propose(&client.peer, &offer).await.unwrap();
+        assert_eq!(no_agreement(answer), RefusalReason::Escrow);
     });
 }

@@ -204,18 +204,13 @@ fn offers_that_wait_come_after_the_proof_of_an_epoch_that_has_begun() {
         });
         let end = Epoch(world.epoch().await.0 + 30);
         let offer = world.offer_of(&wallet, &identity, &set(&kept), end).await;
-        let sql = "SELECT count(*) FROM proposals WHERE outcome IS NULL";
-        let under_way = || world.books().query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
-        tokio::select! {
-            answer = caller.client.propose(&caller.peer, &offer) => panic!("{answer:?}"),
-            () = until("the offer is under way", || async { under_way() == 1 }) => {}
-        }
+        world.offer_that_waits(&caller, &offer).await;
         provider.stop().await;
         let epoch = world.next_epoch().await;
         proxy.does(|_, _| Act::Forward);
 
         let _provider = world.start().await;
-        until("the offer is an agreement", || async { under_way() == 0 }).await;
+        until("the offer is an agreement", || async { world.offers_under_way() == 0 }).await;
         world.earned_epochs(2).await;
         let report = world.report();
         let proof = report.epochs.iter().find(|row| row.epoch == epoch).unwrap().proof.unwrap();

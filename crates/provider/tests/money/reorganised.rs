@@ -35,14 +35,6 @@ async fn undo(world: &World, transaction: TransactionHash) {
     assert!(receipt.is_null(), "the chain has lost it");
 }
 
-/// Lets nothing through that would change the chain.
-fn mute(proxy: &Proxy) {
-    proxy.does(|method, _| match method {
-        "eth_sendRawTransaction" => Act::Refuse(-32_000, "not now"),
-        _ => Act::Forward,
-    });
-}
-
 #[test]
 fn agreement_and_revision_that_the_chain_lost_are_sent_again() {
     run(async {
@@ -51,7 +43,7 @@ fn agreement_and_revision_that_the_chain_lost_are_sent_again() {
         let client = provider.client();
         let two = stored(1..3);
         let (id, before) = world.agree(&client, &two).await;
-        mute(&proxy);
+        world.mute(&proxy);
         undo(&world, world.report().agreements[0].opened).await;
         let market = world.wallet.chain().market();
         assert!(market.get_agreement(id).await.unwrap().is_none());
@@ -74,7 +66,7 @@ fn agreement_and_revision_that_the_chain_lost_are_sent_again() {
         accepted(client.client.revise(&client.peer, &request).await.unwrap());
         let sequence = || async { market.get_agreement(id).await.unwrap().unwrap().sequence };
         until("the revision is posted", || async { sequence().await == 1 }).await;
-        mute(&proxy);
+        world.mute(&proxy);
         world.node.ask("anvil_reorg", json!([1, []])).await;
         assert_eq!(sequence().await, 0, "it was in the last block");
         proxy.does(|_, _| Act::Forward);
@@ -140,7 +132,7 @@ fn proof_that_the_chain_lost_is_not_counted_and_is_sent_again() {
         let first = proof().unwrap();
         assert_eq!((first.fate, first.amount), (Some(Fate::Earned), world.rate(600_000).into()));
 
-        mute(&proxy);
+        world.mute(&proxy);
         undo(&world, first.proof.unwrap()).await;
         let market = world.wallet.chain().market();
         assert_eq!(market.outcome(world.payee, epoch).await.unwrap(), Outcome::Nothing);
@@ -165,7 +157,7 @@ fn proof_that_the_chain_lost_is_not_counted_and_is_sent_again() {
         assert_eq!(market.free(world.payee).await.unwrap(), first.amount);
 
         // Seen only after the epoch is over, nothing can be done but tell the truth.
-        mute(&proxy);
+        world.mute(&proxy);
         undo(&world, again.proof.unwrap()).await;
         let next = world.next_epoch().await;
         proxy.does(|_, _| Act::Forward);
@@ -192,7 +184,7 @@ fn voucher_whose_cashing_the_chain_lost_waits_again_and_is_cashed_once() {
         until("the voucher is cashed", || async { world.report().redemptions.len() == 1 }).await;
         assert_eq!(earned().await, Amount(600));
 
-        mute(&proxy);
+        world.mute(&proxy);
         undo(&world, world.report().redemptions[0].transaction).await;
         assert_eq!(earned().await, Amount(0));
         until("it waits again", || async {

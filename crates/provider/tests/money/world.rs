@@ -242,6 +242,14 @@ impl World {
         .await;
     }
 
+    /// From now on an endpoint lets nothing through that would change the chain.
+    pub(crate) fn mute(&self, endpoint: &Proxy) {
+        endpoint.does(|method, _| match method {
+            "eth_sendRawTransaction" => Act::Refuse(-32_000, "not now"),
+            _ => Act::Forward,
+        });
+    }
+
     /// How often an endpoint was asked about somebody.
     pub(crate) fn asked_about(&self, endpoint: &Proxy, whom: Address) -> usize {
         let whom = whom.to_string().to_lowercase();
@@ -330,6 +338,20 @@ impl World {
         let answer = propose().await;
         let ProposalAnswer::Accepted { agreement, .. } = answer else { panic!("{answer:?}") };
         (agreement, offer)
+    }
+
+    /// Offers that are on their way to the chain.
+    pub(crate) fn offers_under_way(&self) -> u32 {
+        let sql = "SELECT count(*) FROM proposals WHERE outcome IS NULL";
+        self.books().query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// Makes an offer that can't be sent to the chain now, and leaves it under way.
+    pub(crate) async fn offer_that_waits(&self, client: &Caller, offer: &ProposalRequest) {
+        tokio::select! {
+            answer = client.client.propose(&client.peer, offer) => panic!("{answer:?}"),
+            () = until("the offer is under way", || async { self.offers_under_way() == 1 }) => {}
+        }
     }
 
     /// New terms for a set, as the client would send them.
