@@ -2,6 +2,8 @@
 pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {AuditAnchor} from "../src/AuditAnchor.sol";
 import {Blake3Paths} from "../src/Blake3Paths.sol";
 import {BlockhashBeacon} from "../src/BlockhashBeacon.sol";
@@ -17,7 +19,8 @@ import {Vm, vm} from "../test/Vm.sol";
 /// @title Deploys everything in the order of README.md.
 /// @notice What `seedbank chain deploy` does, for keys that are in no file: `forge script script/Deploy.s.sol --rpc-url URL --ledger
 ///         --broadcast --legacy`, or `--account NAME`. Without TOKEN in the environment it makes a worthless token; with BEACON_DELAY it
-///         takes the beacon for many block producers. The other values have the same defaults as there.
+///         takes the beacon for many block producers. The other values have the same defaults as there;
+///         a token without `decimals()` needs QUESTION_BOND.
 contract Deploy {
     function run() external returns (Directory directory) {
         vm.startBroadcast();
@@ -30,6 +33,8 @@ contract Deploy {
         IRandomness randomness = delay == 0
             ? IRandomness(new EmbeddedBeacon(genesis, epochSeconds, blocksMin))
             : IRandomness(new BlockhashBeacon(genesis, epochSeconds, delay, blocksMin));
+        uint256 bond = vm.envOr("QUESTION_BOND", uint256(0));
+        if (bond == 0) bond = 10 ** IERC20Metadata(token).decimals();
         StorageMarket.Parameters memory parameters = StorageMarket.Parameters({
             token: IERC20(token),
             randomness: randomness,
@@ -40,7 +45,7 @@ contract Deploy {
             missesMax: uint32(vm.envOr("MISSES_MAX", 5)),
             noticeEpochs: uint32(vm.envOr("NOTICE_EPOCHS", 14)),
             bountyBasisPoints: uint32(vm.envOr("BOUNTY_BASIS_POINTS", 1000)),
-            questionBond: uint128(vm.envOr("QUESTION_BOND", 1_000_000))
+            questionBond: SafeCast.toUint128(bond)
         });
         StorageMarket market = new StorageMarket(parameters);
         string[] memory names = new string[](8);

@@ -476,7 +476,8 @@ pub(crate) struct ChainDeploy {
     /// Share of a slash that goes to whoever records the miss, in 1/10,000; 1,000 otherwise.
     #[arg(long, value_name = "SHARE")]
     pub(crate) bounty_basis_points: Option<u32>,
-    /// What a client pays for a question that is answered, in token units; 1,000,000 otherwise.
+    /// What a client pays for a question that is answered, in token units; one whole token otherwise. Answering should cost less gas than
+    /// that is worth.
     #[arg(long, value_name = "UNITS")]
     pub(crate) question_bond: Option<Amount>,
     /// Seconds between the announcement of a channel's exit and the exit; three days otherwise.

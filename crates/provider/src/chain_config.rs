@@ -47,10 +47,14 @@ pub struct ChainConfig {
 impl ChainConfig {
     /// What must be brought by what costs so much gas, at this price in wei.
     pub(crate) fn worth(&self, gas_price: u128, gas: u64) -> Amount {
+        Amount(self.in_units(gas_price, gas).0.saturating_mul(self.gas_factor.into()))
+    }
+
+    /// What so much gas costs at this price in wei, in token units.
+    pub(crate) fn in_units(&self, gas_price: u128, gas: u64) -> Amount {
         let wei = u128::from(gas).saturating_mul(gas_price);
         // In thousands of gas: sums of coin and units have 60 bits each.
-        let units = (wei / 1_000).saturating_mul(self.redeem.coin_in_units.0) / (WEI_PER_COIN / 1_000);
-        Amount(units.saturating_mul(self.gas_factor.into()))
+        Amount((wei / 1_000).saturating_mul(self.redeem.coin_in_units.0) / (WEI_PER_COIN / 1_000))
     }
 }
 

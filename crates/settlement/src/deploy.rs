@@ -7,9 +7,9 @@ use crate::abi::{beacon, blockhash_beacon, channels, directory, market};
 use crate::artifacts::{self, Artifact};
 use crate::chain::{ConnectError, open};
 use crate::convert::{from_abi, to_abi};
-use crate::deployment::{Deployment, DeploymentError};
+use crate::deployment::{Deployment, DeploymentError, decimals};
 use crate::endpoints::{EndpointPolicy, Endpoints, Expected, Unanswered, chain_id_of};
-use crate::rpc::{EndpointFault, EndpointUrl};
+use crate::rpc::{Endpoint, EndpointFault, EndpointUrl};
 use crate::wallet::{SendError, SendPolicy, Sending};
 use alloy_primitives::{Address as AbiAddress, Bytes, TxKind};
 use alloy_sol_types::{SolCall, SolConstructor};
@@ -39,6 +39,9 @@ pub struct Settings {
     pub exit_seconds: u64,
 }
 
+/// One test token: it has 18 decimals.
+const TEST_TOKEN_UNITS: Amount = Amount(1_000_000_000_000_000_000);
+
 /// Where seeds come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beacon {
@@ -52,7 +55,8 @@ pub enum Beacon {
 }
 
 impl Settings {
-    /// What the documentation's defaults are, for the embedded chain: a day's epochs from `genesis` on, 21 challenges, and a test token.
+    /// What the documentation's defaults are, for the embedded chain: a day's epochs from `genesis` on, 21 challenges, a test token, and one
+    /// of it for a question. With another token take [`one_token`] for that.
     #[must_use]
     pub fn local(genesis: u64) -> Self {
         Self {
@@ -70,7 +74,7 @@ impl Settings {
                 misses_max: 5,
                 notice_epochs: 14,
                 bounty_basis_points: 1_000,
-                question_bond: Amount(1_000_000),
+                question_bond: TEST_TOKEN_UNITS,
             },
             exit_seconds: 3 * 86_400,
         }
@@ -95,6 +99,9 @@ pub enum DeployError {
     /// Correct the address, or the chain: nothing was sent.
     #[error("there is no contract at {0}, which should be the token")]
     NoToken(Address),
+    /// Say what is wanted in the token's units: nothing was sent.
+    #[error("the token at {0} does not say how many units one of it has (`decimals()`)")]
+    NoDecimals(Address),
     /// The endpoint says that it was made, and not where.
     #[error("the endpoint does not say where {contract} is")]
     NoAddress {
@@ -118,22 +125,7 @@ pub async fn deploy(
     mut made: impl FnMut(&'static str, Address),
 ) -> Result<Deployment, DeployError> {
     let rpc = EndpointPolicy::default();
-    let opened = open(std::slice::from_ref(endpoint), rpc)?;
-    let first = Arc::clone(&opened[0]);
-    let unusable = |fault| {
-        DeployError::Connect(ConnectError::Unanswered(Unanswered { faults: vec![(endpoint.clone(), fault)] }))
-    };
-    let chain_id = chain_id_of(&first).await.map_err(unusable)?;
-    if let Some(meant) = settings.chain_id.filter(|meant| *meant != chain_id) {
-        return Err(unusable(EndpointFault::WrongChain(format!("chain {chain_id} instead of {meant}"))));
-    }
-    if let Some(token) = settings.token {
-        let code: Bytes =
-            first.ask("eth_getCode", &json!([to_abi(token), "latest"])).await.map_err(unusable)?;
-        if code.is_empty() {
-            return Err(DeployError::NoToken(token));
-        }
-    }
+    let Reached { opened, first, chain_id } = reach(endpoint, settings.chain_id, settings.token).await?;
     let endpoints = Arc::new(Endpoints::new(opened, &[0], Expected { chain_id, deployment: None }, rpc));
     let deployer = Deployer {
         endpoints: Arc::clone(&endpoints),
@@ -142,6 +134,58 @@ pub async fn deploy(
     let directory = deployer.all(settings, &mut made).await;
     deployer.sending.stop().await;
     Deployment::read(&first, chain_id, from_abi(directory?)).await.map_err(DeployError::ReadBack)
+}
+
+/// The units of one token.
+///
+/// # Errors
+/// [`DeployError`]; nothing is sent.
+pub async fn one_token(
+    endpoint: &EndpointUrl,
+    chain_id: Option<u64>,
+    token: Address,
+) -> Result<Amount, DeployError> {
+    let Reached { first, .. } = reach(endpoint, chain_id, Some(token)).await?;
+    let decimals = decimals(&first, to_abi(token)).await.map_err(|fault| unusable(endpoint, fault))?;
+    let units = decimals.and_then(|decimals| 10u128.checked_pow(decimals.into()));
+    units.map(Amount).ok_or(DeployError::NoDecimals(token))
+}
+
+/// The endpoint of a chain that can be deployed on.
+struct Reached {
+    /// It alone, as those who ask several want it.
+    opened: Vec<Arc<Endpoint>>,
+    first: Arc<Endpoint>,
+    chain_id: u64,
+}
+
+/// Sees that it is the chain that is meant, and that the token is there.
+async fn reach(
+    endpoint: &EndpointUrl,
+    meant: Option<u64>,
+    token: Option<Address>,
+) -> Result<Reached, DeployError> {
+    let opened = open(std::slice::from_ref(endpoint), EndpointPolicy::default())?;
+    let first = Arc::clone(&opened[0]);
+    let chain_id = chain_id_of(&first).await.map_err(|fault| unusable(endpoint, fault))?;
+    if let Some(meant) = meant.filter(|meant| *meant != chain_id) {
+        let why = format!("chain {chain_id} instead of {meant}");
+        return Err(unusable(endpoint, EndpointFault::WrongChain(why)));
+    }
+    if let Some(token) = token {
+        let code: Bytes = first
+            .ask("eth_getCode", &json!([to_abi(token), "latest"]))
+            .await
+            .map_err(|fault| unusable(endpoint, fault))?;
+        if code.is_empty() {
+            return Err(DeployError::NoToken(token));
+        }
+    }
+    Ok(Reached { opened, first, chain_id })
+}
+
+fn unusable(endpoint: &EndpointUrl, fault: EndpointFault) -> DeployError {
+    DeployError::Connect(ConnectError::Unanswered(Unanswered { faults: vec![(endpoint.clone(), fault)] }))
 }
 
 struct Deployer {

@@ -6,6 +6,7 @@
 use crate::abi::{beacon, channels, directory, market, token};
 use crate::artifacts::{self, Artifact};
 use crate::convert::{from_abi, to_abi};
+use crate::refusal::Refusal;
 use crate::rpc::{Endpoint, EndpointFault};
 use alloy_primitives::{Address as AbiAddress, Bytes};
 use alloy_sol_types::SolCall;
@@ -54,10 +55,21 @@ pub struct Parameters {
     pub market: MarketParameters,
     /// Time between the announcement of a channel's exit and the exit.
     pub exit_seconds: u64,
-    /// What the token calls itself; nobody's promise.
+    /// What the token calls itself; nobody's promise. "units" if it has no name: ERC-20 does not ask for one.
     pub token_symbol: String,
-    /// Digits behind the point of one token.
+    /// Digits behind the point of one token; 0 if it does not say.
     pub token_decimals: u8,
+}
+
+/// What each chunk adds to a question's answer, as `forge test` measures it with 21 of them in agreements of 64 GiB.
+const ANSWER_GAS_PER_CHUNK: u64 = 258_430;
+
+impl Parameters {
+    /// About how much gas an answer to a question takes.
+    #[must_use]
+    pub fn answer_gas(&self) -> u64 {
+        u64::from(self.market.challenges) * ANSWER_GAS_PER_CHUNK
+    }
 }
 
 /// Why a directory leads to no deployment.
@@ -212,13 +224,14 @@ async fn parameters(
         read(endpoint, market, M::missesMaxCall {}),
         read(endpoint, market, M::noticeEpochsCall {}),
     )?;
-    let (bounty_basis_points, question_bond, exit_seconds, token_symbol, token_decimals) = tokio::try_join!(
+    let (bounty_basis_points, question_bond, exit_seconds) = tokio::try_join!(
         read(endpoint, market, M::bountyBasisPointsCall {}),
         read(endpoint, market, M::questionBondCall {}),
         read(endpoint, channels, C::exitSecondsCall {}),
-        read(endpoint, token, T::symbolCall {}),
-        read(endpoint, token, T::decimalsCall {}),
     )?;
+    let (token_symbol, token_decimals) =
+        tokio::try_join!(read_optional(endpoint, token, T::symbolCall {}), decimals(endpoint, token))
+            .map_err(DeploymentError::Endpoint)?;
     Ok(Parameters {
         genesis,
         epoch_seconds,
@@ -232,9 +245,14 @@ async fn parameters(
             question_bond: Amount(question_bond),
         },
         exit_seconds,
-        token_symbol,
-        token_decimals,
+        token_symbol: token_symbol.unwrap_or_else(|| "units".to_owned()),
+        token_decimals: token_decimals.unwrap_or(0),
     })
+}
+
+/// Digits behind the point of one token, if it says so.
+pub(crate) async fn decimals(endpoint: &Endpoint, token: AbiAddress) -> Result<Option<u8>, EndpointFault> {
+    read_optional(endpoint, token, token::Token::decimalsCall {}).await
 }
 
 async fn code(endpoint: &Endpoint, at: AbiAddress) -> Result<Bytes, DeploymentError> {
@@ -259,10 +277,27 @@ async fn read<C: SolCall>(
     at: AbiAddress,
     call: C,
 ) -> Result<C::Return, DeploymentError> {
-    let question = json!([{ "to": at, "data": Bytes::from(call.abi_encode()) }, "latest"]);
-    let answer: Bytes = endpoint.ask("eth_call", &question).await.map_err(DeploymentError::Endpoint)?;
+    let answer = ask(endpoint, at, &call).await.map_err(DeploymentError::Endpoint)?;
     C::abi_decode_returns(&answer).map_err(|error| {
         // The code is ours, so this endpoint did not run it.
         DeploymentError::Endpoint(EndpointFault::Garbled(format!("{}: {error}", C::SIGNATURE)))
     })
+}
+
+/// Reads what a contract of somebody else's need not have, or may have in another form.
+async fn read_optional<C: SolCall>(
+    endpoint: &Endpoint,
+    at: AbiAddress,
+    call: C,
+) -> Result<Option<C::Return>, EndpointFault> {
+    match ask(endpoint, at, &call).await {
+        Ok(answer) => Ok(C::abi_decode_returns(&answer).ok()),
+        Err(EndpointFault::Refused(error)) if Refusal::of(&error).is_some() => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn ask<C: SolCall>(endpoint: &Endpoint, at: AbiAddress, call: &C) -> Result<Bytes, EndpointFault> {
+    let question = json!([{ "to": at, "data": Bytes::from(call.abi_encode()) }, "latest"]);
+    endpoint.ask("eth_call", &question).await
 }

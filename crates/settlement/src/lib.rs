@@ -36,7 +36,7 @@ pub use anchor::AnchoredHead;
 pub use chain::{Chain, ChainConfig, ConnectError, Head, ReadError};
 pub use channels::{Channel, ChannelCalls, ChannelReads, Exit, Lane, Redeemed, Redemption, VoucherSkip};
 pub use datasets::{DatasetCalls, DatasetEntry, DatasetReads, name_id};
-pub use deploy::{Beacon, DeployError, Settings, deploy};
+pub use deploy::{Beacon, DeployError, Settings, deploy, one_token};
 pub use deployment::{Deployment, DeploymentError, Parameters};
 pub use endpoints::{EndpointPolicy, EndpointStatus, Unanswered};
 pub use events::{

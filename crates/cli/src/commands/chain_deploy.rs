@@ -2,9 +2,12 @@
 
 use crate::app::App;
 use crate::args::ChainDeploy;
+use crate::output::{count, tokens};
 use anyhow::{Context, bail};
-use seedbank_agreement::WalletKey;
-use seedbank_settlement::{Beacon, Deployment, EndpointUrl, MarketParameters, SendPolicy, Settings, deploy};
+use seedbank_agreement::{Amount, WalletKey};
+use seedbank_settlement::{
+    Beacon, Deployment, EndpointUrl, MarketParameters, SendPolicy, Settings, deploy, one_token,
+};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -18,7 +21,16 @@ const GWEI: u128 = 1_000_000_000;
 pub(crate) async fn run(app: &App, options: &ChainDeploy) -> anyhow::Result<()> {
     let endpoint: EndpointUrl = options.rpc.parse().context("--rpc")?;
     let key = read_key(&options.key_file)?;
-    let settings = settings(options)?;
+    let bond = match (options.question_bond, options.token) {
+        (None, Some(token)) => {
+            let one = one_token(&endpoint, options.chain_id, token).await;
+            Some(one.with_context(|| {
+                format!("taking one token for a question's bond through {endpoint}; or say it with --question-bond")
+            })?)
+        }
+        (bond, _) => bond,
+    };
+    let settings = settings(options, bond)?;
     let policy = SendPolicy {
         gas_price_max: options.gas_price_max.map(|gwei| u128::from(gwei) * GWEI),
         confirmations: options.confirmations,
@@ -34,14 +46,19 @@ pub(crate) async fn run(app: &App, options: &ChainDeploy) -> anyhow::Result<()> 
 }
 
 fn text(deployment: &Deployment) -> String {
-    let Deployment { chain_id, directory, market, .. } = deployment;
+    let Deployment { chain_id, directory, market, parameters, .. } = deployment;
+    let (symbol, bond) = (&parameters.token_symbol, parameters.market.question_bond);
     format!(
-        "chain      {chain_id}\ndirectory  {directory}\nmarket     {market}\ntoken      {} at {}",
-        deployment.parameters.token_symbol, deployment.token
+        "chain      {chain_id}\ndirectory  {directory}\nmarket     {market}\ntoken      {symbol} at {}\nquestion   {} {symbol} of bond: \
+         compare it with about {} gas that an answer costs the provider,\n           for anybody with an agreement can ask",
+        deployment.token,
+        tokens(bond, parameters.token_decimals),
+        count(parameters.answer_gas()),
     )
 }
 
-fn settings(options: &ChainDeploy) -> anyhow::Result<Settings> {
+/// What was asked for, with this bond for a question, or one test token.
+fn settings(options: &ChainDeploy, bond: Option<Amount>) -> anyhow::Result<Settings> {
     let genesis = match options.genesis {
         Some(genesis) => genesis,
         None => SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock")?.as_secs(),
@@ -64,7 +81,7 @@ fn settings(options: &ChainDeploy) -> anyhow::Result<Settings> {
             misses_max: options.misses_max.unwrap_or(usual.market.misses_max),
             notice_epochs: options.notice_epochs.unwrap_or(usual.market.notice_epochs),
             bounty_basis_points: options.bounty_basis_points.unwrap_or(usual.market.bounty_basis_points),
-            question_bond: options.question_bond.unwrap_or(usual.market.question_bond),
+            question_bond: bond.unwrap_or(usual.market.question_bond),
         },
         exit_seconds: options.exit_seconds.unwrap_or(usual.exit_seconds),
     })

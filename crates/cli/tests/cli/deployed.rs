@@ -133,6 +133,7 @@ fn what_was_deployed_is_used_for_a_push_and_a_read_that_is_paid_for() {
         let chain_id = bare.chain_id.to_string();
         let deployed = bare.deploy(&key_file).arg("--chain-id").arg(chain_id).json();
         assert_eq!(deployed["chain_id"], bare.chain_id);
+        assert_eq!(deployed["parameters"]["question_bond"], TOKEN.to_string());
         let directory = &deployed["directory"];
 
         let owner = bare.home("owner");
@@ -197,6 +198,26 @@ fn a_deployment_that_can_not_be_made_says_why_and_what_to_do() {
     using(&bare.url(), nobody).fails(1, "there is no directory of Seedbank contracts at");
     user.seedbank("chain show").fails(1, "see `seedbank chain use`");
     using(&bare.url(), text_of(&directory)).succeeds();
+}
+
+#[test]
+fn bond_of_a_question_is_a_token_or_what_is_said_and_is_told_with_what_an_answer_costs() {
+    let bare = Bare::embedded();
+    let key_file = bare.key_file("deployer.hex", &"5a".repeat(32), 0o600);
+    let deployed = bare.deploy(&key_file).json();
+    let deploy = |token: &str| bare.deploy(&key_file).arg("--token").arg(text_of(&deployed[token]));
+    let says = |run: Invocation, what: &str| {
+        let told = run.succeeds();
+        assert!(String::from_utf8_lossy(&told.stdout).contains(what), "{what}: {told}");
+    };
+    says(deploy("token"), "question   1 tSEED of bond: compare it with about 5,427,030 gas");
+
+    // A contract that is no token has no decimals either.
+    let head = ask(&bare.address, "eth_blockNumber", json!([]));
+    deploy("directory").fails(1, "or say it with --question-bond");
+    assert_eq!(ask(&bare.address, "eth_blockNumber", json!([])), head, "nothing was sent");
+    let said = deploy("directory").args(["--question-bond", "7", "--challenges", "7"]);
+    says(said, "question   7 units of bond: compare it with about 1,809,010 gas");
 }
 
 #[test]

@@ -75,6 +75,14 @@ pub(crate) fn is_worth_posting(new: Pay, old: Pay, cost: Amount) -> bool {
     brought.max(more).max(longer) >= cost
 }
 
+/// What a question brings that is answered in its epoch: the bond, and what silence would lose. That is the agreement's part of a miss,
+/// and its pay from the epoch on with which it would end: the second after the question's.
+pub(crate) fn answer_brings(bond: Amount, pay: Pay, asked: Epoch, slash_epochs: u32) -> Amount {
+    let paid = pay.end.0.saturating_sub(asked.0.saturating_add(2));
+    let epochs = u128::from(slash_epochs) + u128::from(paid);
+    bond.saturating_add(Amount(pay.rate.0.saturating_mul(epochs)))
+}
+
 /// Which endpoint a round asks first. Usually the one that the operator prefers; now and then, and after failures, each other one: so an
 /// endpoint that alone tells lies about the chain's state can't keep a provider from proving.
 pub(crate) fn asked_first(round: u64, failures: u32, endpoints: usize) -> usize {
@@ -123,8 +131,8 @@ pub(crate) fn pause_after(failures: u32, epoch_seconds: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::{
-        Elapsed, Gas, Pay, Urgency, asked_first, is_worth_posting, pause, pause_after, posts_now,
-        stands_still, urgency,
+        Elapsed, Gas, Pay, Urgency, answer_brings, asked_first, is_worth_posting, pause, pause_after,
+        posts_now, stands_still, urgency,
     };
     use seedbank_agreement::{Amount, Epoch, EpochClock};
     use seedbank_formats::Timestamp;
@@ -191,6 +199,15 @@ mod tests {
         assert_eq!(stands_still(block, Timestamp(1_001 + five), 150), Some(301));
         assert_eq!(stands_still(block, Timestamp(1_000 + 5_400), DAY), None);
         assert_eq!(stands_still(block, Timestamp(500), DAY), None, "the chain may be ahead");
+    }
+
+    #[test]
+    fn answer_brings_the_bond_and_what_silence_would_lose() {
+        let pay = |end| Pay { rate: Amount(100), from: Epoch(1), end: Epoch(end) };
+        assert_eq!(answer_brings(Amount(7), pay(20), Epoch(10), 2), Amount(7 + 200 + 800));
+        assert_eq!(answer_brings(Amount(7), pay(12), Epoch(10), 2), Amount(207), "it ends then anyway");
+        assert_eq!(answer_brings(Amount(7), pay(11), Epoch(10), 2), Amount(207));
+        assert_eq!(answer_brings(Amount::MAX, pay(20), Epoch(u32::MAX), 2), Amount::MAX);
     }
 
     #[test]

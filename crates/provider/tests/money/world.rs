@@ -94,6 +94,7 @@ impl World {
         let (deployment, wallet) = node
             .deployed_with(|mut settings| {
                 (settings.market.challenges, settings.market.notice_epochs) = (5, 2);
+                settings.market.question_bond = Amount(500);
                 Settings { epoch_seconds: EPOCH, ..settings }
             })
             .await;

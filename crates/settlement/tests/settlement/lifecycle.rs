@@ -89,7 +89,9 @@ async fn agreement_story(stage: &Stage<'_>) {
     assert_eq!(chain.market().get_question(id).await.unwrap().unwrap().epoch, epoch);
     let offsets = chain.market().question_of(id).await.unwrap();
     let answers: Vec<_> = offsets.iter().map(|offset| more.proof(*offset)).collect();
-    provider.market().answer(id, &answers).await.unwrap();
+    let gas = provider.market().answer(id, &answers).await.unwrap().gas_used;
+    let about = chain.deployment().parameters.answer_gas();
+    assert!(about / 4 * 3 < gas && gas < about, "{gas}: paths are short here");
     assert_eq!(refused(provider.market().answer(id, &answers).await), Refusal::NoQuestion);
 
     // Missed: whoever records it gets a tenth of what it costs.

@@ -3,13 +3,13 @@
 use super::{Keeper, RoundError, whole};
 use crate::money::books::BooksError;
 use crate::money::connect::ChainError;
-use crate::money::epochs::{Elapsed, Urgency, urgency};
+use crate::money::epochs::{Elapsed, Pay, Urgency, answer_brings, urgency};
 use crate::money::gas::Work;
 use crate::money::prove::{ProveError, build};
 use crate::service::now;
 use seedbank_agreement::{AgreementId, Amount, Epoch};
 use seedbank_protocol::payment::TransactionHash;
-use seedbank_settlement::{Mined, Outcome, Proof, ProofSet, Refusal, SendError};
+use seedbank_settlement::{Agreement, Mined, Outcome, Proof, ProofSet, Refusal, SendError};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{error, info, warn};
 
@@ -139,10 +139,39 @@ impl Keeper {
         let ids = self.open_rows().await?.into_iter().map(|row| row.id).collect();
         let found =
             self.ask_each(ids, |chain, id| async move { chain.market().get_question(id).await }).await?;
-        let of_now = found
+        let bonds: BTreeMap<AgreementId, Amount> = found
             .into_iter()
-            .filter(|(_, question)| question.is_some_and(|question| question.epoch == epoch));
-        self.questions = (Some(epoch), of_now.map(|(id, _)| id).collect());
+            .filter_map(|(id, question)| Some((id, question?)))
+            .filter(|(_, question)| question.epoch == epoch)
+            .map(|(id, question)| (id, question.bond))
+            .collect();
+        self.note_losses(epoch, &bonds).await?;
+        self.questions = (Some(epoch), bonds.into_keys().collect());
+        Ok(())
+    }
+
+    /// Tells of questions whose answers cost more than they bring. They are answered all the same: whether to go on at this price of gas
+    /// the operator decides.
+    async fn note_losses(
+        &self,
+        epoch: Epoch,
+        bonds: &BTreeMap<AgreementId, Amount>,
+    ) -> Result<(), RoundError> {
+        if bonds.is_empty() {
+            return Ok(());
+        }
+        let chain = self.wallet.chain();
+        self.money.note_gas_price(chain.gas_price().await?);
+        let parameters = &chain.deployment().parameters;
+        let cost = self.money.config.in_units(self.money.gas_price(), parameters.answer_gas());
+        for (id, agreement) in self.agreements_of(bonds.keys().copied().collect()).await? {
+            let Some(terms) = agreement.as_ref().and_then(Agreement::latest) else { continue };
+            let pay = Pay { rate: terms.rate_per_epoch.into(), from: terms.from, end: terms.end };
+            let brings = answer_brings(bonds[&id], pay, epoch, parameters.market.slash_epochs);
+            if cost > brings {
+                warn!(agreement = %id, %cost, %brings, "answering a question costs more gas than its bond and what is lost by silence");
+            }
+        }
         Ok(())
     }
 
