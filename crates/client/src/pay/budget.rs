@@ -159,39 +159,63 @@ pub struct Account {
     pub paid: Amount,
     /// What was paid ahead before it began, by the provider's word. It only ever puts a payment off.
     pub prepaid: Amount,
+    /// What processes before it or beside it read and did not pay, by the provider's word. So much is paid with the rest, within
+    /// what is fair.
+    pub left: Amount,
     /// How far to go with the provider.
     pub trust: Trust,
 }
 
 impl Account {
     /// What to pay now, ahead of need: nothing while less than half of the credit is used; then what is owed and half of
-    /// the credit ahead, so that a voucher is sent for each credit's worth of reading. The first pays what is owed alone: what
-    /// processes before this one paid ahead is known from the answer to it.
+    /// the credit ahead, so that a voucher is sent for each credit's worth of reading. The first pays what is owed alone: how
+    /// processes before this one left their account is known from the answer to it.
     #[must_use]
     pub fn ahead(&self) -> Amount {
-        let owed = self.spent.saturating_sub(self.paid).saturating_sub(self.prepaid);
+        let owed = self.due().saturating_sub(self.prepaid);
         let half = Amount(self.trust.credit.0 / 2);
         if owed < half || owed == Amount::ZERO {
             Amount::ZERO
         } else if self.paid == Amount::ZERO {
             owed
         } else {
-            owed.checked_add(half).unwrap_or(owed)
+            owed.saturating_add(half).min(self.fair())
         }
     }
 
     /// What to pay when the provider asks for `needed`: that and half of the credit ahead, or all that is owed and awaited, so
-    /// that reads which wait together need one voucher. `None` when it would come to more than this process asked for and the
-    /// credit that others with the same key may have used: who sends nothing gets no more. Nothing is paid ahead, and nothing
-    /// for reads that were given up, beyond as much as came, and a little at first.
+    /// that reads which wait together need one voucher. `None` when that is not fair.
     #[must_use]
     pub fn demanded(&self, needed: Amount) -> Option<Amount> {
-        let earned = self.spent.checked_add(self.trust.first)?;
-        let asked = self.asked.min(self.spent.checked_add(self.awaited)?.checked_add(earned)?);
-        let fair = asked.checked_add(self.trust.credit.min(earned))?.saturating_sub(self.paid);
-        let ahead = needed.checked_add(Amount(self.trust.credit.0 / 2).min(earned))?;
-        let all = self.spent.checked_add(self.awaited)?.saturating_sub(self.paid);
+        let ahead = needed.checked_add(Amount(self.trust.credit.0 / 2).min(self.earned()))?;
+        let all = self.due().checked_add(self.awaited)?;
+        let fair = self.fair();
         (needed <= fair).then(|| ahead.max(all).min(fair))
+    }
+
+    /// Above this a provider gets nothing: more than this process asked for, and the credit that others with the same key may
+    /// have used. Who sends nothing gets no more: nothing is paid ahead, and nothing for reads that were given up, beyond as much
+    /// as came, and a little at first.
+    fn fair(&self) -> Amount {
+        let (earned, waiting) = (self.earned(), self.spent.saturating_add(self.awaited));
+        let asked = self.asked.min(waiting.saturating_add(earned));
+        asked.saturating_add(self.trust.credit.min(earned)).saturating_sub(self.paid)
+    }
+
+    fn earned(&self) -> Amount {
+        self.spent.saturating_add(self.trust.first)
+    }
+
+    /// What others with the same key did not pay, where the provider says that `owed` is owed in all.
+    #[must_use]
+    pub fn left_of(&self, owed: Amount) -> Amount {
+        owed.saturating_sub(self.spent.saturating_add(self.awaited).saturating_sub(self.paid))
+    }
+
+    /// What came and was not paid, of this process and of others.
+    fn due(&self) -> Amount {
+        let left = self.left.min(self.trust.credit).min(self.earned());
+        self.spent.saturating_add(left).saturating_sub(self.paid)
     }
 }
 
@@ -267,7 +291,15 @@ mod tests {
     fn account(spent: u128, paid: u128) -> Account {
         let (spent, paid) = (Amount(spent), Amount(paid));
         let trust = Trust { credit: Amount(100), first: Amount(1000) };
-        Account { spent, asked: spent, awaited: Amount::ZERO, paid, prepaid: Amount::ZERO, trust }
+        Account {
+            spent,
+            asked: spent,
+            awaited: Amount::ZERO,
+            paid,
+            prepaid: Amount::ZERO,
+            left: Amount::ZERO,
+            trust,
+        }
     }
 
     #[test]
@@ -304,6 +336,49 @@ mod tests {
             }
             assert!(paid <= used + 100, "{paid} for {used}");
         }
+    }
+
+    #[test]
+    fn what_earlier_processes_did_not_pay_is_paid_with_the_rest_and_makes_no_more_vouchers() {
+        // A payee that gives a credit of 100, and processes that read 75 times 7 each.
+        let (mut read, mut paid) = (0u128, 0u128);
+        for _ in 0..50 {
+            let mut run = account(0, 0);
+            let mut vouchers = 0;
+            for _ in 0..75 {
+                let owed = read.saturating_sub(paid);
+                run.asked = Amount(run.asked.0 + 7);
+                let needed = (read + 7).saturating_sub(paid + 100);
+                let mut more = Amount::ZERO;
+                if needed > 0 {
+                    run.awaited = Amount(7);
+                    run.left = run.left_of(Amount(owed));
+                    more = run.demanded(Amount(needed)).expect("it is fair");
+                    run.awaited = Amount::ZERO;
+                }
+                read += 7;
+                run.spent = Amount(run.spent.0 + 7);
+                more = more.max(run.ahead());
+                if more > Amount::ZERO {
+                    vouchers += 1;
+                    paid += more.0;
+                    run.paid = Amount(run.paid.0 + more.0);
+                    run.left = run.left_of(Amount(read.saturating_sub(paid)));
+                    run.prepaid =
+                        Amount(paid.saturating_sub(read)).saturating_sub(run.paid.saturating_sub(run.spent));
+                }
+            }
+            assert!(vouchers <= 6, "{vouchers} vouchers");
+            assert!(paid <= read + 100 && read <= paid + 100, "{paid} for {read}");
+        }
+    }
+
+    #[test]
+    fn a_provider_that_says_others_owe_it_gets_what_it_could_demand_and_no_more() {
+        let mut account = Account { left: Amount::MAX, ..account(200, 150) };
+        assert_eq!(account.ahead(), Amount(150), "200 that came, and a credit");
+        account.paid = Amount(300);
+        assert_eq!((account.ahead(), account.demanded(Amount(1))), (Amount::ZERO, None));
     }
 
     #[test]
@@ -380,13 +455,16 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_sent_ahead_is_owed_or_within_half_a_credit(
-            spent in any::<u64>(), paid in any::<u64>(), credit in any::<u64>()
+            spent in any::<u64>(), paid in any::<u64>(), credit in any::<u64>(), left in any::<u64>()
         ) {
-            let [spent, paid, credit] = [spent, paid, credit].map(|units| Amount(u128::from(units)));
+            let [spent, paid, credit, left] = [spent, paid, credit, left].map(|units| Amount(u128::from(units)));
             let trust = Trust { credit, first: Amount::ZERO };
             let account = Account { trust, ..account(spent.0, paid.0) };
             let after = account.paid.checked_add(account.ahead()).unwrap();
             assert!(account.ahead() == Amount::ZERO || after.0 <= account.spent.0 + account.trust.credit.0 / 2);
+            let account = Account { left, ..account };
+            let after = account.paid.checked_add(account.ahead()).unwrap();
+            assert!(account.ahead() == Amount::ZERO || after.0 <= account.spent.0 + account.trust.credit.0);
         }
 
         #[test]

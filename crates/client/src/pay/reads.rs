@@ -137,6 +137,8 @@ struct Promises {
     lost: Amount,
     /// What was paid ahead before, by its word.
     prepaid: Amount,
+    /// What was not paid before, by its word.
+    left: Amount,
     /// In which of this process's lanes.
     nth: usize,
     /// A voucher of which nobody knows whether it has it, and what it adds. It goes before any other.
@@ -165,6 +167,7 @@ impl Running {
             awaited,
             paid: promises.paid,
             prepaid: promises.prepaid,
+            left: promises.left,
             trust: limits.trust(payee.credit_bytes, payee.prices.egress_per_gib)?,
         })
     }
@@ -340,8 +343,9 @@ impl Reads {
         // It would not ask if anything were left of that.
         promises.prepaid = Amount::ZERO;
         let account = running.account(&promises, self.payer.limits())?;
+        promises.left = account.left_of(due.owed);
         let paid = account.paid.checked_add(promises.lost).ok_or(TooDear)?;
-        let account = Account { paid, ..account };
+        let account = Account { paid, left: promises.left, ..account };
         let amount = account.demanded(needed).ok_or(PayError::Unfair { needed })?;
         self.pay(running, &mut promises, client, peer, amount).await?;
         read.vouchers = running.vouchers.load(Ordering::Relaxed);
@@ -371,6 +375,7 @@ impl Reads {
         };
         if let Some(standing) = standing {
             promises.prepaid = running.prepaid(promises, &standing);
+            promises.left = running.account(promises, self.payer.limits())?.left_of(standing.owed);
         }
         running.vouchers.fetch_add(1, Ordering::Relaxed);
         Ok(())
