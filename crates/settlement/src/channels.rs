@@ -147,7 +147,7 @@ impl ChannelCalls<'_> {
     /// # Errors
     /// [`SendError`]
     pub async fn deposit(self, payer: Address, payee: Address, sum: Amount) -> Result<Mined, SendError> {
-        self.send(Abi::depositCall { payer: to_abi(payer), payee: to_abi(payee), amount: sum.0 }).await
+        self.send_once(Abi::depositCall { payer: to_abi(payer), payee: to_abi(payee), amount: sum.0 }).await
     }
 
     /// Lets `signer` promise up to `cap` in all to a payee. Caps only rise.
@@ -208,6 +208,10 @@ impl ChannelCalls<'_> {
 
     async fn send<C: alloy_sol_types::SolCall>(self, call: C) -> Result<Mined, SendError> {
         self.0.send(self.at(), call).await
+    }
+
+    async fn send_once<C: alloy_sol_types::SolCall>(self, call: C) -> Result<Mined, SendError> {
+        self.0.send_once(self.at(), call).await
     }
 
     fn at(self) -> Address {

@@ -10,7 +10,7 @@ use crate::convert::{from_abi, to_abi};
 use crate::deployment::{Deployment, DeploymentError, decimals};
 use crate::endpoints::{EndpointPolicy, Endpoints, Expected, Unanswered, chain_id_of};
 use crate::rpc::{Endpoint, EndpointFault, EndpointUrl};
-use crate::wallet::{SendError, SendPolicy, Sending};
+use crate::wallet::{SendError, SendPolicy, Sending, Twice};
 use alloy_primitives::{Address as AbiAddress, Bytes, TxKind};
 use alloy_sol_types::{SolCall, SolConstructor};
 use seedbank_agreement::market::Parameters as MarketParameters;
@@ -283,7 +283,7 @@ impl Deployer {
         let code = Bytes::from(artifact.creation_code(libraries, arguments));
         let receipt = self
             .sending
-            .send(contract, TxKind::Create, 0, code)
+            .send(contract, TxKind::Create, 0, code, Twice::Harmless)
             .await
             .map_err(|why| DeployError::Send { contract, why })?;
         receipt.contract_address.ok_or(DeployError::NoAddress { contract })

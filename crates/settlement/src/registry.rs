@@ -160,7 +160,7 @@ impl RegistryCalls<'_> {
     /// # Errors
     /// [`SendError`]
     pub async fn add_stake(self, provider: Address, sum: Amount) -> Result<Mined, SendError> {
-        self.send(Abi::addStakeCall { provider: to_abi(provider), amount: sum.0 }).await
+        self.send_once(Abi::addStakeCall { provider: to_abi(provider), amount: sum.0 }).await
     }
 
     /// Takes no new agreements. Registering again takes it back.
@@ -176,10 +176,14 @@ impl RegistryCalls<'_> {
     /// # Errors
     /// [`SendError`]
     pub async fn withdraw_stake(self, sum: Amount, to: Address) -> Result<Mined, SendError> {
-        self.send(Abi::withdrawStakeCall { amount: sum.0, to: to_abi(to) }).await
+        self.send_once(Abi::withdrawStakeCall { amount: sum.0, to: to_abi(to) }).await
     }
 
     async fn send<C: alloy_sol_types::SolCall>(self, call: C) -> Result<Mined, SendError> {
         self.0.send(self.0.chain().deployment().registry, call).await
+    }
+
+    async fn send_once<C: alloy_sol_types::SolCall>(self, call: C) -> Result<Mined, SendError> {
+        self.0.send_once(self.0.chain().deployment().registry, call).await
     }
 }

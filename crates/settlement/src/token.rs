@@ -65,7 +65,7 @@ impl TokenCalls<'_> {
     /// [`SendError`]
     pub async fn transfer(self, to: Address, sum: Amount) -> Result<Mined, SendError> {
         let call = Token::transferCall { to: to_abi(to), amount: units(sum) };
-        self.0.send(self.token(), call).await
+        self.0.send_once(self.token(), call).await
     }
 
     /// Lets `spender` take so much in all.

@@ -10,7 +10,7 @@ use crate::convert::to_abi;
 use crate::endpoints::{Endpoints, Unanswered};
 use crate::refusal::Refusal;
 use crate::rpc::Receipt;
-use alloy_primitives::{Bytes, TxKind};
+use alloy_primitives::{B256, Bytes, TxKind};
 use alloy_sol_types::SolCall;
 use seedbank_agreement::{Address, WalletKey};
 use sender::{Order, Sender};
@@ -75,6 +75,19 @@ pub enum SendError {
     /// state before asking again.
     #[error("it was sent and is in no block yet")]
     Pending,
+    /// Its nonce was used, and no endpoint shows what by: it may have been done, and done twice it would count twice, so it is not
+    /// sent again. Look for the transactions, or at what they were to change, before asking again.
+    #[error(
+        "nonce {nonce} was used, and no endpoint shows by what: it may have been done. Look for transaction {}, or at the balance, \
+         before you repeat it",
+        hashes(.transactions)
+    )]
+    Unseen {
+        /// Its number among the key's transactions.
+        nonce: u64,
+        /// The hashes under which it was sent, one for each price.
+        transactions: Vec<[u8; 32]>,
+    },
     /// Another process sends with this key, again and again. Stop one of them.
     #[error("another process sends with this key")]
     KeyInUse,
@@ -84,6 +97,20 @@ pub enum SendError {
     /// The wallet was stopped.
     #[error("the wallet was stopped")]
     Stopped,
+}
+
+fn hashes(transactions: &[[u8; 32]]) -> String {
+    let hashes: Vec<String> = transactions.iter().map(|hash| B256::from(*hash).to_string()).collect();
+    hashes.join(" or ")
+}
+
+/// What comes of a call that is done a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Twice {
+    /// It is refused, or changes nothing more.
+    Harmless,
+    /// It moves money again.
+    Counts,
 }
 
 /// What a wallet is doing, for people.
@@ -163,18 +190,33 @@ impl Wallet {
     /// [`SendError`]
     pub async fn send_coin(&self, to: Address, wei: u128) -> Result<Mined, SendError> {
         let order = (TxKind::Call(to_abi(to)), wei, Bytes::new());
-        self.sending.send("send coin", order.0, order.1, order.2).await.map(|receipt| Mined::of(&receipt))
+        let sent = self.sending.send("send coin", order.0, order.1, order.2, Twice::Counts);
+        sent.await.map(|receipt| Mined::of(&receipt))
     }
 
     /// Calls a contract.
     pub(crate) async fn call<C: SolCall>(&self, contract: Address, call: C) -> Result<Receipt, SendError> {
+        self.call_that(Twice::Harmless, contract, call).await
+    }
+
+    async fn call_that<C: SolCall>(
+        &self,
+        twice: Twice,
+        contract: Address,
+        call: C,
+    ) -> Result<Receipt, SendError> {
         let data = Bytes::from(call.abi_encode());
-        self.sending.send(C::SIGNATURE, TxKind::Call(to_abi(contract)), 0, data).await
+        self.sending.send(C::SIGNATURE, TxKind::Call(to_abi(contract)), 0, data, twice).await
     }
 
     /// The same, where nothing but the transaction itself is of interest.
     pub(crate) async fn send<C: SolCall>(&self, contract: Address, call: C) -> Result<Mined, SendError> {
         self.call(contract, call).await.map(|receipt| Mined::of(&receipt))
+    }
+
+    /// The same for a call that would move money again: it is never sent under a second nonce.
+    pub(crate) async fn send_once<C: SolCall>(&self, contract: Address, call: C) -> Result<Mined, SendError> {
+        self.call_that(Twice::Counts, contract, call).await.map(|receipt| Mined::of(&receipt))
     }
 }
 
@@ -206,9 +248,10 @@ impl Sending {
         to: TxKind,
         value: u128,
         data: Bytes,
+        twice: Twice,
     ) -> Result<Receipt, SendError> {
         let (reply, answer) = oneshot::channel();
-        let order = Order { to, value, data, what, reply };
+        let order = Order { to, value, data, what, twice, reply };
         self.orders.send(order).await.map_err(|_| SendError::Stopped)?;
         answer.await.map_err(|_| SendError::Stopped)?
     }

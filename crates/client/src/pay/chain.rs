@@ -22,6 +22,9 @@ pub enum ChainError {
     /// Others changed things between the check and the block: nothing was done, and the same may go well.
     #[error("the contract refused it in a block, since others were faster: {0}")]
     Overtaken(String),
+    /// It may have been done, and done twice it would count twice: the message says where to look before it is repeated.
+    #[error("{0}")]
+    Unseen(String),
     /// The configuration names contracts that are not there, or not these.
     #[error("not the contracts that are configured: {0}")]
     WrongDeployment(String),

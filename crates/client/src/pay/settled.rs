@@ -347,6 +347,7 @@ impl From<SendError> for ChainError {
             SendError::Reverted { refusal: None, .. } => ChainError::Overtaken(told(&error)),
             SendError::TooMuchGas { .. } => ChainError::Refused(told(&error)),
             SendError::NoCoin { account } => ChainError::NoGas { wallet: account, message: told(&error) },
+            SendError::Unseen { .. } => ChainError::Unseen(told(&error)),
             SendError::TooDear { .. }
             | SendError::Pending
             | SendError::KeyInUse

@@ -57,7 +57,7 @@ impl MarketCalls<'_> {
     /// # Errors
     /// [`SendError`]
     pub async fn deposit(self, account: Address, sum: Amount) -> Result<Mined, SendError> {
-        self.send(Abi::depositCall { account: to_abi(account), amount: units(sum) }).await
+        self.send_once(Abi::depositCall { account: to_abi(account), amount: units(sum) }).await
     }
 
     /// Sends the wallet's free tokens to `to`.
@@ -65,7 +65,7 @@ impl MarketCalls<'_> {
     /// # Errors
     /// [`SendError`]
     pub async fn withdraw(self, sum: Amount, to: Address) -> Result<Mined, SendError> {
-        self.send(Abi::withdrawCall { amount: units(sum), to: to_abi(to) }).await
+        self.send_once(Abi::withdrawCall { amount: units(sum), to: to_abi(to) }).await
     }
 
     /// Lets `signer` sign proposals for the wallet that commit at most `cap` of escrow, and revisions, until then.
@@ -117,7 +117,7 @@ impl MarketCalls<'_> {
     /// # Errors
     /// [`SendError`]
     pub async fn reserve(self, id: AgreementId, sum: Amount) -> Result<Mined, SendError> {
-        self.send(Abi::reserveCall { id: id.0, amount: sum.0 }).await
+        self.send_once(Abi::reserveCall { id: id.0, amount: sum.0 }).await
     }
 
     /// Announces that the wallet takes back so much reserve.
@@ -199,6 +199,10 @@ impl MarketCalls<'_> {
 
     async fn send<C: SolCall>(self, call: C) -> Result<Mined, SendError> {
         self.0.send(self.at(), call).await
+    }
+
+    async fn send_once<C: SolCall>(self, call: C) -> Result<Mined, SendError> {
+        self.0.send_once(self.at(), call).await
     }
 
     fn at(self) -> Address {

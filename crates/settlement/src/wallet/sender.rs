@@ -2,10 +2,11 @@
 //!
 //! **Nonces** are read from the chain each time, and only this task uses the key; so there is never a gap to wait for, and a process that
 //! was killed begins where the chain is. A transaction that it left behind either gets into a block, which the check before
-//! the next one sees, or is replaced. Calls of ours do nothing, or are refused, the second time, so neither way does one count twice.
+//! the next one sees, or is replaced. Most calls do nothing, or are refused, the second time, so neither way does one count twice. The
+//! others are not sent again once their nonce was used, whatever by: an endpoint that lags or lies shows no receipt of what was done.
 
 use super::gas::{Market, SendPolicy, TooDear};
-use super::{Mined, SendError, WalletStatus};
+use super::{Mined, SendError, Twice, WalletStatus};
 use crate::convert::{from_abi, to_abi};
 use crate::endpoints::{Endpoints, Unanswered};
 use crate::refusal::Refusal;
@@ -26,6 +27,7 @@ pub(super) struct Order {
     pub(super) data: Bytes,
     /// The function, for logs.
     pub(super) what: &'static str,
+    pub(super) twice: Twice,
     pub(super) reply: oneshot::Sender<Result<Receipt, SendError>>,
 }
 
@@ -66,7 +68,8 @@ enum Place {
 /// How one transaction ended.
 enum Fate {
     Mined(Receipt),
-    NonceTaken,
+    /// By none of these, as far as endpoints show.
+    NonceTaken(Vec<Signed>),
     OutOfPatience,
 }
 
@@ -132,7 +135,14 @@ impl Sender {
                 self.unseen = None;
                 Ok(receipt)
             }
-            Fate::NonceTaken => return Ok(Attempt::NonceTaken),
+            Fate::NonceTaken(sent) => match order.twice {
+                Twice::Harmless => return Ok(Attempt::NonceTaken),
+                Twice::Counts => {
+                    self.unseen = None;
+                    let transactions = sent.iter().map(|signed| signed.hash.0).collect();
+                    Err(SendError::Unseen { nonce, transactions })
+                }
+            },
             Fate::OutOfPatience => Err(SendError::Pending),
         };
         Ok(Attempt::Done(match result {
@@ -325,7 +335,7 @@ impl Sender {
                     if self.nonce("latest").await.is_ok_and(|next| next > nonce) {
                         taken += 1;
                         if taken >= LOOKS_AFTER_TAKEN {
-                            return Ok(Fate::NonceTaken);
+                            return Ok(Fate::NonceTaken(sent));
                         }
                     } else {
                         taken = 0;

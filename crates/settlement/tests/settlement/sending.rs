@@ -430,3 +430,40 @@ async fn each_chain_gets_the_kind_of_transaction_that_it_takes() {
     assert!(sent(&proxy)[0].is_eip1559());
     wallet.stop().await;
 }
+
+#[tokio::test]
+async fn what_would_move_money_again_is_not_sent_again_when_its_receipt_is_not_shown() {
+    for node in Node::each().await {
+        receipt_not_shown(&node).await;
+    }
+}
+
+async fn receipt_not_shown(node: &Node) {
+    let (deployment, wallet, proxy) = through_proxy(node, policy()).await;
+    let own = wallet.address();
+    wallet.token().mint(own, Amount(100)).await.unwrap();
+    wallet.token().approve(deployment.market, Amount(80)).await.unwrap();
+    wallet.market().deposit(own, Amount(40)).await.unwrap();
+    proxy.does(|method, _| match method {
+        "eth_getTransactionReceipt" => Act::Answer(json!(null)),
+        _ => Act::Forward,
+    });
+    let before = sent(&proxy).len();
+    let (market, token) = (wallet.market(), wallet.token());
+    let other = key(2).address();
+    let errors = [
+        market.withdraw(Amount(10), own).await.unwrap_err(),
+        market.deposit(own, Amount(3)).await.unwrap_err(),
+        token.transfer(other, Amount(7)).await.unwrap_err(),
+    ];
+    assert_eq!(sent(&proxy).len(), before + errors.len(), "each once: {errors:?}");
+    for (error, sent) in errors.iter().zip(&sent(&proxy)[before..]) {
+        let SendError::Unseen { nonce, transactions } = error else { panic!("{error}") };
+        assert_eq!((*nonce, transactions.as_slice()), (sent.nonce(), &[sent.tx_hash().0][..]));
+        assert!(error.to_string().contains(&sent.tx_hash().to_string()), "{error}");
+    }
+    proxy.does(|_, _| Act::Forward);
+    let free = wallet.chain().market().free(own).await.unwrap();
+    assert_eq!((free, balance(&wallet).await), (Amount(33), Amount(60 + 10 - 3 - 7)));
+    wallet.stop().await;
+}
