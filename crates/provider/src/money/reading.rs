@@ -299,7 +299,8 @@ fn step_of(lane: &Lane, cumulative: Amount, owed: Amount, step: Amount) -> Step 
     }
 }
 
-/// What the chain says of a voucher's lane.
+/// What the chain says of a voucher's lane, by its newest block: readers don't wait for confirmations. A deposit that a
+/// reorganisation takes away has bought no more traffic than it would have paid for, since each voucher asks again.
 pub(super) async fn cover(wallet: &Wallet, voucher: &Voucher) -> Result<Cover, ReadError> {
     let channels = wallet.chain().channels();
     let (channel, lane) = tokio::try_join!(
