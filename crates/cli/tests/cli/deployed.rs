@@ -255,6 +255,8 @@ fn what_forge_script_deploys_is_recognised() {
             .args(["--rpc", &bare.url(), "--directory", &directory])
             .json();
         assert_eq!((&used["epoch_seconds"], &used["chain_id"]), (&json!(600), &json!(bare.chain_id)));
+        let question_bond = json!([{ "to": used["market"], "data": "0x2d835fb8" }, "latest"]);
+        assert_eq!(ask(&bare.address, "eth_call", question_bond), format!("0x{TOKEN:064x}"));
     }
 }
 
