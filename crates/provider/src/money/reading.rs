@@ -147,7 +147,8 @@ impl Money {
                 Err(refusal(VoucherReason::ChainUnreachable, message, None))
             });
         };
-        let step = egress(STEP_BYTES, self.egress_price()).unwrap_or(Amount::ZERO);
+        let step = step_bytes(self.config.credit.per_key.0);
+        let step = egress(step, self.egress_price()).unwrap_or(Amount::ZERO);
         Ok(match step_of(&lane, voucher.cumulative, self.credit().owed(key), step) {
             Step::Enough => Ok(()),
             Step::Stale => {
@@ -277,6 +278,12 @@ impl Money {
 /// Bytes that a voucher pays at least, unless it pays all that is owed: each costs the provider two questions and a sync.
 const STEP_BYTES: u64 = 64 << 10;
 
+/// The least that a voucher pays for, where a key has so much credit: whoever pays when half of it is used pays for more, even while
+/// reads are under way that nobody owes yet by the reader's count.
+fn step_bytes(credit_bytes: u64) -> u64 {
+    STEP_BYTES.min(credit_bytes / 4)
+}
+
 /// What a voucher adds to its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -331,7 +338,7 @@ fn refusal(reason: VoucherReason, message: &str, lane: Option<&Lane>) -> Voucher
 
 #[cfg(test)]
 mod tests {
-    use super::{Step, step_of};
+    use super::{Step, step_bytes, step_of};
     use crate::money::testing::opened;
     use rusqlite::Connection;
     use seedbank_agreement::credit::Network;
@@ -357,6 +364,13 @@ mod tests {
         assert_eq!(step(102, 2), Step::Enough);
         assert_eq!(step(163, 0), Step::TooSmall);
         assert_eq!((step(164, 0), step(164, 1_000)), (Step::Enough, Step::Enough));
+    }
+
+    #[test]
+    fn the_least_that_a_voucher_pays_leaves_room_for_half_of_a_small_credit() {
+        assert_eq!(step_bytes(16 << 10), 4 << 10);
+        assert_eq!(step_bytes(256 << 20), 64 << 10);
+        assert_eq!(step_bytes(0), 0);
     }
 
     #[tokio::test]
