@@ -79,6 +79,10 @@ enum Client {
 
 const SELF: &str = "/proc/self";
 
+/// Whoever uses less than a hundredth of a second in so long is at rest.
+const REST: Duration = Duration::from_millis(500);
+const REST_CPU_SECONDS_MAX: f64 = 0.01;
+
 impl Client {
     fn folder(self) -> String {
         match self {
@@ -123,6 +127,21 @@ impl Meter {
     /// The same with a process for a client that this one has just started, and waits for before it ends measuring.
     pub(crate) fn of_child(&self, pid: u32) -> Meter {
         Meter { client: Client::Child(pid), ..self.clone() }
+    }
+
+    /// Waits until no process does anything, but no longer than `patience`.
+    pub(crate) async fn at_rest(&self, patience: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let mut before = self.cpu()?;
+        while began.elapsed() < patience {
+            tokio::time::sleep(REST).await;
+            let now = self.cpu()?;
+            if now.since(before).total() <= REST_CPU_SECONDS_MAX {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     /// Begins to measure: peaks count from here.

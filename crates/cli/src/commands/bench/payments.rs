@@ -35,9 +35,6 @@ const SEED: u64 = 0x9a1d;
 /// No epoch ends while something is measured: proofs are another matter.
 const EPOCH_SECONDS: u32 = 86_400;
 
-/// So much is read before a round is measured.
-const WARM_BYTES: u64 = 64 << 20;
-
 /// Vouchers that are on their way when a round ends belong to it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -219,9 +216,10 @@ impl<'a> Subject<'a> {
         let Opened { reader, snapshot } = open(inner, &Target::parse(NAME)?).await?;
         let network = reader.network();
         let path = TreePath::parse(FILE)?;
-        // What is made once is made before: connections, quotes, lanes.
-        pull::cat(&reader, &snapshot, &path, 0..size.min(WARM_BYTES), std::io::sink()).await?;
+        // What is done once is done before: connections, quotes, lanes and a first voucher, and what processes do when they start.
+        pull::cat(&reader, &snapshot, &path, 0..size, std::io::sink()).await?;
         network.settle(PATIENCE).await;
+        meter.at_rest(PATIENCE).await?;
         let chain_cpu = || chain.map_or(Ok(0.0), cpu_seconds_of);
         let counts = || (network.traffic.range_bytes.load(Ordering::Relaxed), network.vouchers());
         let (before, chain_before) = (counts(), chain_cpu()?);
